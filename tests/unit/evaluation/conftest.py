@@ -12,7 +12,7 @@ from cola.data import TextTokenizer
 from cola.data.tokenizer import train_bpe
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from tests.factories import tiny_model
-from tests.sizes import FAMILIES, SMALL
+from tests.sizes import FAMILIES, SMALL, TINY_CORE
 
 LENGTH, VOCAB = 32, 320
 
@@ -49,6 +49,6 @@ def evaluated_models(tokenizer: TextTokenizer) -> dict[str, EvaluatedModel]:
     """Untrained models whose logits are not flat, by family."""
     found = {}
     for name in FAMILIES:
-        family, model = tiny_model(name, 60_000, VOCAB, 2.0, **SMALL.get(name, {}))
+        family, model = tiny_model(name, TINY_CORE[name], VOCAB, 2.0, **SMALL.get(name, {}))
         found[name] = EvaluatedModel(family, model, tokenizer, LENGTH, torch.device("cpu"))
     return found

@@ -193,12 +193,12 @@ def test_a_compiled_stage_has_the_same_loss_and_gradients(name: str, stage: str)
 
 @pytest.mark.slow
 def test_a_trained_cola_dlm_continues_a_pattern() -> None:
-    """Steps of 1, 2 or 3 round a circle of 24 tokens: both stages, then greedy continuations.
+    """Steps of 1, 2 or 3 round a circle of 12 tokens: both stages, then greedy continuations.
 
-    Guessing is right for one token in 24; about 30 s of training are right for most.
+    Guessing is right for one token in 12; about 8 s of training are right for 19 in 20.
     """
     torch.manual_seed(0)
-    family, vocabulary, length, batch = family_of("cola"), 24, 48, 16
+    family, vocabulary, length, batch = family_of("cola"), 12, 40, 16
     model = family.build(size_model("cola", 100_000, vocabulary, latent_dim=4, block_size=8))
 
     def rows(seed: int, count: int) -> torch.Tensor:
@@ -208,7 +208,7 @@ def test_a_trained_cola_dlm_continues_a_pattern() -> None:
         return (start + stride * torch.arange(length)) % vocabulary
 
     step = 0
-    for stage, steps in (("vae", 150), ("joint", 500)):
+    for stage, steps in (("vae", 150), ("joint", 180)):
         module = family.stage_module(model, ColaObjective(), stage)
         optimizer = torch.optim.AdamW(family.parameter_groups(module, ColaObjective(), stage))
         for index in range(steps):
@@ -219,7 +219,7 @@ def test_a_trained_cola_dlm_continues_a_pattern() -> None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = 3e-3 * min(1, (index + 1) / 20) * (1 - 0.9 * index / steps)
+                group["lr"] = 8e-3 * min(1, (index + 1) / 20) * (1 - 0.9 * index / steps)
             optimizer.step()
             step += 1
     test = rows(10**6, 64)
@@ -233,7 +233,7 @@ def test_a_trained_cola_dlm_continues_a_pattern() -> None:
             eos_token_id=None,
         )
         right = (torch.tensor(found) == test[:, prompt : prompt + 16]).float()
-        assert right.mean() > 0.6
+        assert right.mean() > 0.7
 
 
 def test_an_unknown_family_is_named() -> None:

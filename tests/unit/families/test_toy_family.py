@@ -138,7 +138,7 @@ def test_a_package_that_cannot_be_imported_is_named_in_one_line(
     assert planned.code == 0, planned.said  # whoever does not use it is not bothered
 
 
-@pytest.mark.slow(seconds=110)
+@pytest.mark.slow(seconds=75)
 @pytest.mark.ray
 @pytest.mark.deepspeed
 def test_a_whole_study_of_it(study: dict[str, Any], tmp_path: Path) -> None:

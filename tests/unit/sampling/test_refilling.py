@@ -19,7 +19,7 @@ from cola.models.kv_cache import KVCache, compact_order
 from cola.sampling.continuous_batching import cut_where
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
-from tests.sizes import FAMILIES, size_model
+from tests.sizes import FAMILIES, TINY_CORE, size_model
 
 VOCAB, EOS = 40, 3
 PROMPTS = [[5, 6, 7], list(range(4, 31)), [], [9] * 8, [1, 2, 4, 5, 6], [7], [8, 7] * 9, [11], []]
@@ -39,7 +39,7 @@ def built(name: str, patch_size: int = 1) -> tuple[Family, nn.Module]:
         "embedding_diffusion": {"embedding_dim": 4, "block_size": 4},
     }
     family = family_of(name)
-    model = family.build(size_model(name, 60_000, VOCAB, **options.get(name, {})))
+    model = family.build(size_model(name, TINY_CORE[name], VOCAB, **options.get(name, {})))
     with torch.no_grad():  # an untrained model's logits are too flat to show a difference
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -12,10 +12,12 @@ import pytest
 
 from analysis.conditions.matching import common_order, matching_statements
 from analysis.metric_report.report import write_metric_report
+from analysis.plotting.templates import render
 from analysis.report.comparisons import bound_caveat
-from analysis.report.content import estimate_sentences, kind_sentences
+from analysis.report.content import estimate_sentences, kind_sentences, page
 from analysis.report.family_fits import FamilyFit, fit_families
-from analysis.report.report import write_report
+from analysis.report.findings import findings_of
+from analysis.report.report import ReportResult, write_report
 from analysis.report.runs import read_study
 from analysis.report.tables import latent_rows, latent_warnings
 from cola.errors import SpecError, TrackingError
@@ -33,25 +35,35 @@ def test_one_row_an_evaluation_point_and_notes_on_what_is_left_out(store: Store)
     assert any("1 runs are diverged and kept out" in note for note in frames.notes)
 
 
-def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
+OF_OTHERS = ["isoflop.svg", "isoflop.png", "isoflop_optima.csv", "bits_per_byte.svg"]
+
+
+@pytest.fixture(scope="module")
+def report(store: Store) -> ReportResult:
+    """Of the whole study, in a folder with files of an earlier report."""
     spec: dict[str, Any] = {"description": "A <test>.", "tracking": {"uri": None}}
-    of_others = ["isoflop.svg", "isoflop.png", "isoflop_optima.csv", "bits_per_byte.svg"]
-    for name in of_others:
-        (tmp_path / name).write_text("of an earlier report")
-    result = write_report("full", store.uri, tmp_path, spec=spec)
-    for family, fit in result.fits.items():
+    folder = store.folder / "report"
+    folder.mkdir()
+    for name in OF_OTHERS:
+        (folder / name).write_text("of an earlier report")
+    return write_report("full", store.uri, folder, spec=spec)
+
+
+def test_the_report_says_what_was_found(report: ReportResult) -> None:
+    folder = report.html.parent
+    for family, fit in report.fits.items():
         assert fit.kind == KINDS[family]
         assert fit.fit is not None
         assert fit.fit.parameters["gamma"] == pytest.approx(0.05, rel=0.01)
         assert fit.curve is not None
         assert (fit.curve["new_low"] <= fit.curve["low"]).all()  # a run has its noise beside
         assert (fit.curve["new_high"] >= fit.curve["high"]).all()
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     assert {"report.html", "report.md", "results.csv", "loss_compute.png", "loss_compute.svg",
             "fitted_curves.csv", "evaluations.csv", "training_curves.csv"} <= names  # fmt: skip
-    assert not names & set(of_others)
-    assert all(pd.read_csv(path).size for path in tmp_path.glob("*.csv"))  # none is empty
-    html = (tmp_path / "report.html").read_text()
+    assert not names & set(OF_OTHERS)
+    assert all(pd.read_csv(path).size for path in folder.glob("*.csv"))  # none is empty
+    html = (folder / "report.html").read_text()
     assert "<h1>AR has the lowest loss at every shared budget (AR 3.61, " in html
     assert "1 nat per token is 0.435" in text_of(html)  # which a figure of its own would repeat
     assert "2.0 times beyond the largest measured budget" in html  # no further unless asked
@@ -70,18 +82,18 @@ def test_the_report_says_what_was_found(store: Store, tmp_path: Path) -> None:
     # Every finished run says what it is where the mouse rests, on wide windows and on phones.
     assert html.count("core parameters, ") >= 24
     assert "<title>llada-4e+12-seed66: " in html
-    diagnostics = pd.read_csv(tmp_path / "diagnostics.csv")
+    diagnostics = pd.read_csv(folder / "diagnostics.csv")
     assert diagnostics["value"].tolist() == [4.0, 5.0, 6.0, 7.0]
     assert "log_snr|7|" in text
     assert "log_snr|4|" not in text  # the largest model's alone
-    tasks = pd.read_csv(tmp_path / "task_accuracies.csv")
+    tasks = pd.read_csv(folder / "task_accuracies.csv")
     assert sorted(set(tasks["task"])) == ["task1", "task2"]
     assert len(tasks) == 12 * 2
-    assert (tmp_path / "tasks.svg").exists()
+    assert (folder / "tasks.svg").exists()
     assert "task1|accuracy|45.0%|45.0%|45.0%|" in text
-    table = pd.read_csv(tmp_path / "results.csv")
+    table = pd.read_csv(folder / "results.csv")
     assert len(table) == 13
-    markdown = (tmp_path / "report.md").read_text()
+    markdown = (folder / "report.md").read_text()
     assert "![Validation loss against training compute. AR: 4.00 at 1e12 FLOPs to 3." in markdown
     assert "A &lt;test>." in markdown
     assert "`<b>def`" in markdown  # inert in a code span
@@ -171,29 +183,35 @@ def test_runs_whose_latents_hold_nothing_are_named() -> None:
 
 
 @pytest.mark.slow
-def test_families_are_compared_and_predicted(store: Store, tmp_path: Path) -> None:
-    write_report("full", store.uri, tmp_path, spec={}, targets=[1e15])
-    html = text_of((tmp_path / "report.html").read_text())
+def test_families_are_compared_and_predicted(
+    store: Store, report: ReportResult, tmp_path: Path
+) -> None:
+    frames = read_study("full", store.uri)
+    content = page("full", frames, findings_of(frames), spec={}, targets=[1e15])
+    figures = [dict.fromkeys(("name", "title", "caption", "alternative", "svg"), "")]
+    content |= {"forecasts": [], "figures": figures}
+    html = text_of(render("report.html.j2", content))
     # LLaDA's last loss, 5.5 / 8^0.05, is above AR's first one.
     assert "LLaDA against AR: at least 8 times more compute for 4.9" in html
     assert "100% of the refits agree on the order" in html
-    table = pd.read_csv(tmp_path / "comparisons.csv").set_index(["one", "other"])
+    folder = report.html.parent
+    table = pd.read_csv(folder / "comparisons.csv").set_index(["one", "other"])
     assert table.loc[("ar", "llada"), "bound"] == "at most"
     assert table.loc[("ar", "llada"), "multiplier_high"] == pytest.approx(1 / 8)
-    assert not (tmp_path / "multipliers.svg").exists()  # one arrow says no more than its sentence
-    assert not (tmp_path / "multipliers.csv").exists()
+    assert not (folder / "multipliers.svg").exists()  # one arrow says no more than its sentence
+    assert not (folder / "multipliers.csv").exists()
     assert "by an upper bound of the NLL: at its true NLL it needs less" in html
     assert "126 times beyond the largest measured budget: this rests on the law" in html
     predicted = 4.0 * 1e3**-0.05
     assert f"{predicted:.3f}|" in html
     asked = ["task1", "val/bits_per_byte"]
-    page = write_metric_report("full", store.uri, tmp_path, metrics=asked, targets=[1e15])
+    metrics = write_metric_report("full", store.uri, tmp_path, metrics=asked, targets=[1e15])
     names = {path.name for path in tmp_path.iterdir()}
     assert {"metrics.html", "metrics.md", "metrics.json", "metrics.svg", "metrics.png",
             "metric_points.csv", "metric_curves.csv"} <= names  # fmt: skip
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert [each["metric"] for each in found["metrics"]] == ["eval/task1/accuracy", asked[1]]
-    html = text_of(page.html.read_text(encoding="utf-8"))
+    html = text_of(metrics.html.read_text(encoding="utf-8"))
     gamma = found["metrics"][1]["curves"][0]["parameters"]["gamma"]["estimate"]
     assert f"gamma {gamma:.3g}" in html
     for text in (html, (tmp_path / "metrics.md").read_text(encoding="utf-8")):

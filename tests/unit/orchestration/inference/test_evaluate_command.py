@@ -13,7 +13,7 @@ from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError
 from sweeps.cli import app
 from tests.factories import tiny_model
-from tests.sizes import FAMILIES, SMALL
+from tests.sizes import FAMILIES, SMALL, TINY_CORE
 
 FEW = ["--items", "5", "--set", "generation.max_new_tokens=8", "--set", "generation.steps=2"]
 STORY = "The lamp stands beside the river and the garden behind the lamp is dark. " * 4
@@ -34,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, text: Path) -> dict[str, Pa
     tokenizer = train_bpe([text.read_text()], 300)
     found = {}
     for name in FAMILIES:
-        family, model = tiny_model(name, 60_000, 300, **SMALL.get(name, {}))
+        family, model = tiny_model(name, TINY_CORE[name], 300, **SMALL.get(name, {}))
         folder = tmp_path_factory.mktemp(name)
         family.save(model, folder)
         tokenizer.save(folder)
