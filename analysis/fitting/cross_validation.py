@@ -30,7 +30,7 @@ LEVEL = 0.9
 STARTS = 16
 LEAST_TRAINING_BUDGETS = 3
 SEED = 0
-FOLD_REFITS, FOLD_STARTS = 100, 8  # of the folds that judge prediction bands
+FOLD_REFITS, FOLD_STARTS = 100, 8  # of folds that judge bands, or a default law
 MOST_BUDGETS, STEPS = 24, 8  # budgets that are taken as they are; bins in place of others
 SAME_STEP = 3.0  # chosen: largest compute over smallest of what is one step
 BAND = 0.95  # level of the bands that are judged
@@ -270,7 +270,13 @@ def _score(
     folds = []
     for split, train, test in splits:
         fit = _attempt(
-            law, rows[train], estimator, split, starts=STARTS, seed=seed, constraints=constraints
+            law,
+            rows[train],
+            estimator,
+            split,
+            starts=STARTS if bands else FOLD_STARTS,
+            seed=seed,
+            constraints=constraints,
         )
         if fit is not None:
             training = rows[train] if bands else None
