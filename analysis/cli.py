@@ -106,6 +106,8 @@ def fit(
         from analysis.table_fit.request import Request
         from analysis.tables.columns import Columns
 
+    conventions = max(len(n or [1]), len(flops or [1]))
+    usual = not (law or pin or bound or share or group or start == "auto" or conventions > 1)
     law = law or ("chinchilla" if n else "compute")
     if law == "annealing":
         from analysis.curve_command import Asked, fit_curve_file
@@ -119,7 +121,6 @@ def fit(
             as_json=as_json,
         )  # fmt: skip
         return
-    conventions = max(len(n or [1]), len(flops or [1]))
     drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(
         data,
@@ -129,7 +130,7 @@ def fit(
                 tuple(map(parsing.parse_target, predict or [])), chance, minimum,
                 constraints=parsing.parse_constraints(pin or [], bound or []),
                 share=parsing.parse_share(share), serving=parsing.parse_serving(serve),
-                hold_out=hold_out, start=parsing.parse_start(start),
+                hold_out=hold_out, start=parsing.parse_start(start), usual=usual,
                 on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
                tuple(flops or []), DesignFile.asked(design, counts, first(n), predict or [])),

@@ -30,10 +30,12 @@ LEVEL = 0.9
 STARTS = 16
 LEAST_TRAINING_BUDGETS = 3
 SEED = 0
-FOLD_REFITS, FOLD_STARTS = 100, 8  # of the folds that judge prediction bands
+FOLD_REFITS, FOLD_STARTS = 100, 8  # of folds that judge bands, or a default law
 MOST_BUDGETS, STEPS = 24, 8  # budgets that are taken as they are; bins in place of others
 SAME_STEP = 3.0  # chosen: largest compute over smallest of what is one step
 BAND = 0.95  # level of the bands that are judged
+# Chosen: standard errors, over so many splits, by which another law than the usual must be better.
+CLEARLY, LEAST_SPLITS = 2.0, 3
 WINDOWS_TESTED = 3  # chosen: a third of the budgets, the largest, judge from where on to fit
 # Bands that no split has tested are widened 2.5 times: what 95% of larger budgets of public tables
 # with two training budgets needed (`python -m tests.benchmarks.law_coverage --only public`).
@@ -42,11 +44,12 @@ UNTESTED, UNTESTED_HORIZON = 1.5, float(np.log(3))
 
 @dataclass(frozen=True)
 class Fold:
-    """One split: the budgets trained up to (or left out), and the errors of the held-out points."""
+    """One split: the budgets trained up to (or left out), the errors of the held-out points, and
+    which of them lie inside their bands (None: not asked for)."""
 
     split: float
     errors: Array
-    covered: NDArray[np.bool_]
+    covered: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ class Score:
         return float(self.errors.mean())
 
     @property
-    def coverage(self) -> float:
-        """Share of held-out points inside their 90% prediction intervals."""
-        return float(np.concatenate([fold.covered for fold in self.folds]).mean())
+    def coverage(self) -> float | None:
+        """Share of held-out points inside their 90% prediction intervals; None: not asked for."""
+        covered = [fold.covered for fold in self.folds if fold.covered is not None]
+        return float(np.concatenate(covered).mean()) if covered else None
 
 
 def rolling_origin(
@@ -84,10 +88,12 @@ def rolling_origin(
     *,
     constraints: Constraints = FREE,
     steps: pd.Series | None = None,
+    bands: bool = True,
 ) -> Score | None:
     """Train on all budgets up to one, test on the next; None where no fold can be fitted.
 
-    steps: the budget of each row as a number that grows (default: `compute_steps`).
+    steps: the budget of each row as a number that grows (default: `compute_steps`). bands: whether
+    prediction intervals are judged too, which takes refits.
     """
     budget = compute_steps(rows) if steps is None else steps
     splits = [
@@ -97,7 +103,13 @@ def rolling_origin(
     # A law of sizes is determined within two budgets, one of compute needs three.
     least = LEAST_TRAINING_BUDGETS if len(splits) >= LEAST_TRAINING_BUDGETS else 2
     return _score(
-        law, rows, splits[least - 1 :], estimator=estimator, seed=SEED, constraints=constraints
+        law,
+        rows,
+        splits[least - 1 :],
+        estimator=estimator,
+        seed=SEED,
+        constraints=constraints,
+        bands=bands,
     )
 
 
@@ -171,10 +183,10 @@ def best_window(
     return Window(start, {each: float(errors.mean()) for each, errors in found.items()})
 
 
-def _worse(errors: Array, best: Array) -> bool:
-    """Whether errors on the same points are larger by more than a standard error."""
+def _worse(errors: Array, best: Array, times: float = 1.0) -> bool:
+    """Whether errors on the same points are larger by more than so many standard errors."""
     beyond = errors - best
-    return bool(beyond.mean() > beyond.std(ddof=1) / np.sqrt(len(beyond)))
+    return bool(beyond.mean() > times * beyond.std(ddof=1) / np.sqrt(len(beyond)))
 
 
 def with_misfit(
@@ -253,14 +265,22 @@ def _score(
     estimator: str,
     seed: int,
     constraints: Constraints = FREE,
+    bands: bool = True,
 ) -> Score | None:
     folds = []
     for split, train, test in splits:
         fit = _attempt(
-            law, rows[train], estimator, split, starts=STARTS, seed=seed, constraints=constraints
+            law,
+            rows[train],
+            estimator,
+            split,
+            starts=STARTS if bands else FOLD_STARTS,
+            seed=seed,
+            constraints=constraints,
         )
         if fit is not None:
-            folds.append(_fold(fit, float(split), rows[train], held_out=rows[test], seed=seed))
+            training = rows[train] if bands else None
+            folds.append(_fold(fit, float(split), training, held_out=rows[test], seed=seed))
     return Score(law, tuple(folds)) if folds else None
 
 
@@ -285,12 +305,14 @@ def _attempt(
 
 
 def _fold(
-    fit: Fit, split: float, training: pd.DataFrame, *, held_out: pd.DataFrame, seed: int
+    fit: Fit, split: float, training: pd.DataFrame | None, *, held_out: pd.DataFrame, seed: int
 ) -> Fold:
     points = inputs(held_out)
+    errors = fit.loss(points) / points.loss - 1
+    if training is None:
+        return Fold(split, errors, None)
     refits = _plan(training).refit(fit, BOOTSTRAP, seed)
     low, high = refits.prediction_band(points, seed, LEVEL)
-    errors = fit.loss(points) / points.loss - 1
     return Fold(split, errors, (points.loss >= low) & (points.loss <= high))
 
 
@@ -307,8 +329,23 @@ class Choice:
         """The single law that predicts best."""
         return self.scores[0].law
 
+    def instead_of(self, usual: str) -> str:
+        """The usual law, or the best one where that predicts better by more than two standard
+        errors, so that chance alone does not change the law from table to table. Points of a split
+        share one fit and its error: splits are what is counted, three or more of them."""
+        means = {
+            score.law: np.array([float(np.abs(fold.errors).mean()) for fold in score.folds])
+            for score in self.scores
+        }
+        if usual not in means:
+            return self.best
+        known = len(means[usual]) >= LEAST_SPLITS
+        return self.best if known and _worse(means[usual], means[self.best], CLEARLY) else usual
 
-def choose(laws: Sequence[str], rows: pd.DataFrame, estimator: str = "huber") -> Choice:
+
+def choose(
+    laws: Sequence[str], rows: pd.DataFrame, estimator: str = "huber", *, bands: bool = True
+) -> Choice:
     """Rank laws by rolling origin; combine them where that predicts better.
 
     The combination's weights (1 / squared error of the folds before) are always taken from smaller
@@ -317,7 +354,8 @@ def choose(laws: Sequence[str], rows: pd.DataFrame, estimator: str = "huber") ->
     Raises:
         FitError: when no law can be tested.
     """
-    tested = [score for law in laws if (score := rolling_origin(law, rows, estimator)) is not None]
+    scored = (rolling_origin(law, rows, estimator, bands=bands) for law in laws)
+    tested = [score for score in scored if score is not None]
     if not tested:
         raise FitError("too few budgets to test a law on larger ones than it was fitted to")
     # Laws are compared on the folds that all of them have.

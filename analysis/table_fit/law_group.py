@@ -21,7 +21,7 @@ from analysis.fitting.cross_validation import (
 )
 from analysis.fitting.estimate import Fit, check, fit_law
 from analysis.fitting.frontier import Frontier
-from analysis.fitting.laws import LAWS, Derivation, candidates
+from analysis.fitting.laws import LAWS, Derivation, LawEntry, candidates
 from analysis.fitting.resampling import Plan, plan_of
 from analysis.fitting.table import inputs
 from analysis.metric_laws.accuracy import fit_accuracy
@@ -95,7 +95,7 @@ def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
         result["accuracy"] = accuracy_chain(rows, request, frontier, places=places, plan=plan)
         result["warnings"] += result["accuracy"]["warnings"]
     if choice is not None:
-        result["choice"] = choice_as_json(choice, rows, request)
+        result["choice"] = choice_as_json(choice, rows, request, law)
     return LawGroup(result, frontier)
 
 
@@ -105,17 +105,28 @@ def chosen_law(rows: pd.DataFrame, request: Request) -> tuple[str, Choice | None
     Raises:
         FitError: when no law can be fitted at all.
     """
-    if request.law != "auto":
+    if request.law != "auto" and not request.usual:
         return request.law, None, []
     sized = "parameters" in rows
     names = candidates_of(candidates(sized), request.estimator)
+    if request.usual:
+        names = [name for name in names if _like(LAWS[name], LAWS[request.law])]
     try:
-        choice = choose(names, rows, request.estimator)
+        choice = choose(names, rows, request.estimator, bands=not request.usual)
     except FitError as error:
+        if request.usual:
+            return request.law, None, []
         law = carried(names, rows)
         return law, None, [f"law {law} is taken untested: {error}"]
+    if request.usual:
+        return choice.instead_of(request.law), choice, []
     log.info("law %s chosen among %d by rolling origin", choice.best, len(choice.scores))
     return choice.best, choice, []
+
+
+def _like(law: LawEntry, usual: LawEntry) -> bool:
+    """Whether a law answers what the usual one does: how N* and D* grow, which `equal` presumes."""
+    return law.needs_size == usual.needs_size and ("b" in law.derived) == ("b" in usual.derived)
 
 
 def carried(names: list[str], rows: pd.DataFrame) -> str:
@@ -270,8 +281,14 @@ def derivations(fit: Fit) -> Mapping[str, Derivation]:
     return {} if entry is None else entry.derived
 
 
-def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict[str, Any]:
-    """Laws by how well they predict larger budgets than they were fitted to, and left-out ones."""
+def choice_as_json(
+    choice: Choice, rows: pd.DataFrame, request: Request, law: str
+) -> dict[str, Any]:
+    """Laws by how well they predict larger budgets than they were fitted to; of `auto` also
+    left-out ones."""
+    if request.usual:
+        scores = {score.law: score_as_json(score) for score in choice.scores}
+        return {"rolling_origin": scores, "usual": request.law, "taken": law}
     left_out = [
         leave_one_budget_out(score.law, rows, request.estimator, seed=request.seed)
         for score in choice.scores
@@ -286,9 +303,10 @@ def choice_as_json(choice: Choice, rows: pd.DataFrame, request: Request) -> dict
 
 def score_as_json(score: Score) -> dict[str, float]:
     """A law's errors on held-out points, as the JSON reports them."""
-    return {
+    found = {
         "mean_absolute_error": score.mean_absolute_error,
         "signed_error": score.signed_error,
-        "coverage_of_90%_intervals": score.coverage,
         "folds": len(score.folds),
     }
+    covered = score.coverage
+    return found if covered is None else found | {"coverage_of_90%_intervals": covered}

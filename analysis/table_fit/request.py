@@ -52,4 +52,5 @@ class Request:
     serving: Serving | None = None
     hold_out: float | None = None  # C from which rows are predicted, not fitted
     start: float | Literal["auto"] | None = None  # C from which rows are fitted
+    usual: bool = False  # the law was not asked for: one that predicts better may replace it
     on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group

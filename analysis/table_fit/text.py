@@ -136,10 +136,20 @@ def sharing(test: Mapping[str, Any] | None) -> Iterator[str]:
 def choice(found: Mapping[str, Any]) -> Iterator[str]:
     """Laws in the order of their errors on larger budgets."""
     scores = found["rolling_origin"]
-    yield "chosen by the mean error on larger budgets than were fitted: " + ", ".join(
+    errors = ", ".join(
         f"{law} {score['mean_absolute_error']:.2%} ({score['folds']} splits)"
         for law, score in scores.items()
     )
+    if "usual" in found:
+        usual, taken = found["usual"], found["taken"]
+        yield f"mean error on larger budgets than were fitted: {errors}; " + (
+            f"{taken} is the usual law, and none is better by more than two standard errors"
+            if taken == usual
+            else f"{taken} is better than the usual {usual} by more than two standard errors and "
+            f"takes its place (--law {usual} keeps it)"
+        )
+        return
+    yield f"chosen by the mean error on larger budgets than were fitted: {errors}"
     combined = found.get("combination")
     if combined:
         weights = ", ".join(f"{law} {weight:.2f}" for law, weight in combined["weights"].items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from cola.study import StudySpec
 
 # Chosen, of English under a small BPE (larger vocabularies reach 4.5): only warnings rest on it.
 BYTES_PER_TOKEN = 3.5
+# Repeats after which a repeated token is worth 1/e of a new one (arXiv 2305.16264, section 5).
+REPEATS = 15.39
+WORTH_SAYING = 0.95  # chosen: share of new text's worth below which epochs are warned of
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,19 @@ def check_epochs(study: StudySpec, name: str, tokens: int, *, corpus: CorpusSize
             f"({tokens:,} tokens of {corpus.tokens:,}); allow it by max_epochs={epochs:.1f}, give "
             "more text, or lower the budget"
         )
+
+
+def worth(epochs: float) -> float:
+    """Epochs of new text that so many over one text are worth, by the law of repeated data:
+    1 + R (1 - exp(-(epochs - 1) / R))."""
+    return 1 + REPEATS * -math.expm1((1 - epochs) / REPEATS) if epochs > 1 else epochs
+
+
+def repeat_cautions(name: str, epochs: float | None) -> list[str]:
+    """What the epochs of a run are worth, where that is clearly less than new text."""
+    if epochs is None or worth(epochs) > WORTH_SAYING * epochs:
+        return []
+    return [
+        f"{name} reads the corpus {epochs:.1f} times, which is worth {worth(epochs):.1f} times as "
+        "much new text (law of repeated data, arXiv 2305.16264): more text, or a smaller budget"
+    ]

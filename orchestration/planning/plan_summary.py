@@ -25,7 +25,7 @@ from orchestration.planning.comparison import (
     shape_cautions,
     spreads,
 )
-from orchestration.planning.corpus_size import CorpusSize
+from orchestration.planning.corpus_size import CorpusSize, repeat_cautions
 from orchestration.planning.costs import (
     Costs,
     basis_of,
@@ -216,6 +216,7 @@ def warnings(plan: Plan) -> list[str]:
             f"bytes), more than max_epochs={plan.study.max_epochs:g}: it will be refused if the "
             "prepared corpus has no more"
         )
+    cautions += repeat_cautions(most.name, epochs)
     for run in plan.runs:
         share = (
             run.spec.evaluation.points * evaluation_flops(run.spec) / run.train_flops("executed")

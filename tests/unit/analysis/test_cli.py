@@ -33,7 +33,8 @@ def test_the_json_has_law_parameters_intervals_diagnostics_warnings(tmp_path: Pa
     found = fitted(
         path, "--n", "params", "--d", "tokens", "--bootstrap", "200", "--predict", "n=1e10,d=1e12"
     )
-    assert found["law"] == "chinchilla"
+    assert found["law"] == found["choice"]["usual"] == found["choice"]["taken"] == "chinchilla"
+    assert set(found["choice"]["rolling_origin"]) == {"chinchilla", "tied", "outer"}
     assert set(found["parameters"]) == {"E", "A", "B", "alpha", "beta"}
     assert set(found["intervals"]) == set(found["parameters"])
     for name, (low, high) in found["intervals"].items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.fitting.bootstrap import bootstrap
-from analysis.fitting.cross_validation import best_window, choose
+from analysis.fitting.cross_validation import Choice, Fold, Score, best_window, choose
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.isoflop import compare_isoflop
 from analysis.fitting.power_law import chinchilla_law
@@ -113,6 +115,19 @@ def test_the_law_is_chosen_by_what_it_predicts() -> None:
     errors = [score.mean_absolute_error for score in choice.scores]
     assert errors == sorted(errors)
     assert errors[0] < 0.02
+
+
+def test_the_usual_law_stays_unless_another_is_clearly_better() -> None:
+    def score(law: str, *errors: float) -> Score:
+        return Score(law, tuple(Fold(i, np.array([e, -e]), None) for i, e in enumerate(errors)))
+
+    usual, even = score("chinchilla", 0.010, 0.011, 0.012), score("tied", 0.005, 0.006, 0.0065)
+    assert Choice((even, usual), None, None).instead_of("chinchilla") == "tied"
+    uneven = score("tied", 0.002, 0.013, 0.011)  # better by 1.1 standard errors of its splits
+    assert Choice((uneven, usual), None, None).instead_of("chinchilla") == "chinchilla"
+    two = [replace(each, folds=each.folds[:2]) for each in (even, usual)]
+    assert Choice(tuple(two), None, None).instead_of("chinchilla") == "chinchilla"
+    assert Choice((even,), None, None).instead_of("chinchilla") == "tied"  # cannot be tested
 
 
 @pytest.mark.slow
