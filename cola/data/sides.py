@@ -17,7 +17,8 @@ class SplitPiece:
     """A piece of text, and on which side it is.
 
     `document`: its number in the corpus. `ends`: what follows on the same side of the border
-    between training and held-out text is not the continuation, so EOS comes between."""
+    between training and held-out text is not the continuation, so EOS comes between.
+    """
 
     text: str
     document: int

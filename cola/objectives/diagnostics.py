@@ -23,6 +23,7 @@ from cola.seeding import Stream
 ACTIVE_VARIANCE = 0.01  # Burda et al., 2016 (arXiv 1509.00519), section 5.2
 # Chosen values, and part of the names under which the measurements are logged.
 NOISE_SCALES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+WAYS = (0.0, 0.25, 0.5, 0.75, 1.0)  # to another text's latents
 OFFSETS = tuple(range(-4, 5))
 RIDGE = 1e-3  # fraction of the features' mean power; chosen, small against it
 TEST_FRACTION = 0.5  # of the sequences; chosen
@@ -37,6 +38,7 @@ def latent_diagnostics(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dic
         "active_units": active_units(model, tokens_BL),
         "fm_at_time": flow_matching_by_time(model, tokens_BL, stream),
         "decode_accuracy_at_noise": latent_smoothness(model, tokens_BL, stream),
+        "decode_accuracy_on_the_way": interpolation(model, tokens_BL),
         "probe_accuracy_at_offset": probe["accuracy"],
         "probe_majority_at_offset": probe["majority"],
     }
@@ -131,6 +133,18 @@ def latent_smoothness(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict
     return {
         scale: decode_accuracy(model, mean + scale * noise, tokens_BL) for scale in NOISE_SCALES
     }
+
+
+def interpolation(model: ColaDLM, tokens_BL: Tensor) -> dict[float, float]:
+    """Accuracy of decoding a text from its posterior means moved towards another text's: share of
+    the way -> accuracy.
+
+    The other text is the next sequence of the batch, place by place. In the middle a code that is
+    blended between texts reads as one of both, one that is not as neither.
+    """
+    mean = posterior_of(model, tokens_BL).mean
+    other = mean.roll(-1, dims=0)
+    return {way: decode_accuracy(model, (1 - way) * mean + way * other, tokens_BL) for way in WAYS}
 
 
 def context_probe(model: ColaDLM, tokens_BL: Tensor) -> dict[str, dict[int, float]]:

@@ -49,8 +49,14 @@ class ContinuationTask:
         new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
         self._rows, self._cut, self._seed = rows_NL, prompt_tokens, seed
         self.settings = settings.model_copy(update={"max_new_tokens": new})
+        drawn_from = [] if source is None else [source.canonical_json()]
         self.digest = digest_of(
-            self.name, self.settings.canonical_json(), seed, prompt_tokens, rows_NL.tobytes()
+            self.name,
+            self.settings.canonical_json(),
+            seed,
+            prompt_tokens,
+            rows_NL.tobytes(),
+            *drawn_from,
         )
 
     def ids(self) -> list[Id]:

@@ -51,6 +51,10 @@ class ColaDefinition(LatentDefinition):
             "decode_accuracy_at_noise": (
                 "tokens decoded right under noise of that size (over the latents' own)"
             ),
+            "decode_accuracy_on_the_way": (
+                "tokens of a text decoded right from latents moved by that share of the way to "
+                "another text's"
+            ),
             "probe_accuracy_at_offset": (
                 "tokens that a linear probe of a latent gets right at that offset"
             ),

@@ -15,9 +15,11 @@ from cola.families.interface.family import Batch
 from cola.families.registry import family_of
 from cola.models.cola_dlm import ColaDLM
 from cola.objectives.diagnostics import (
+    WAYS,
     active_units,
     context_probe,
     flow_matching_by_time,
+    interpolation,
     latent_diagnostics,
     latent_smoothness,
     log_snr,
@@ -73,6 +75,15 @@ def model(untrained: ColaDLM, corpus_tokens: Tensor) -> ColaDLM:
 @pytest.fixture(scope="module")
 def held_out(corpus_tokens: Tensor) -> Tensor:
     return corpus_tokens[2048 : 2048 + 128]
+
+
+def test_a_text_is_lost_on_the_way_to_another(model: ColaDLM, held_out: Tensor) -> None:
+    found = interpolation(model, held_out)
+    assert found[0.0] == reconstruction_accuracy(model, held_out, stream(128))["mean"]
+    assert [found[way] for way in WAYS] == sorted(found.values(), reverse=True)
+    # At the other end what is left is where the two texts have the same letter.
+    same = float((held_out == held_out.roll(-1, dims=0)).double().mean())
+    assert found[1.0] == pytest.approx(same, abs=0.03)
 
 
 def test_reconstruction_is_learned(model: ColaDLM, untrained: ColaDLM, held_out: Tensor) -> None:
@@ -182,6 +193,7 @@ def test_all_of_them_by_name(model: ColaDLM, corpus_tokens: Tensor) -> None:
     assert found["log_snr"] == log_snr(model, tokens)["overall"]
     assert {name.split("/")[0] for name in found} == {
         "log_snr", "reconstruction_accuracy", "active_units", "fm_at_time",
-        "decode_accuracy_at_noise", "probe_accuracy_at_offset", "probe_majority_at_offset",
+        "decode_accuracy_at_noise", "decode_accuracy_on_the_way", "probe_accuracy_at_offset",
+        "probe_majority_at_offset",
     }  # fmt: skip
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())

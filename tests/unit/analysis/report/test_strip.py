@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.conditions.matching import matched_and_not
-from analysis.conditions.strip import cost, data, duration, hardware, imported_strip, strip
+from analysis.conditions.strip import corpus, cost, data, duration, hardware, imported_strip, strip
 from tests.unit.analysis.report.test_matching import frame
 from tests.unit.analysis.report.test_tuning import record
 
@@ -87,3 +87,12 @@ def test_devices_and_data_are_named() -> None:
         "0.5 seconds", "90 seconds", "2 hours", "24 hours",
     ]  # fmt: skip
     assert "not known" in dict(imported_strip(runs()))["Matched"]
+
+
+def test_a_generated_corpus_is_described_by_its_source() -> None:
+    found = corpus({"source": "generated", "documents": 40_000, "seed": 7})
+    assert found == (
+        "40,000 documents drawn from 8 hidden topics that stay for 64 symbols in the mean, chains "
+        "over 64 symbols (seed 7)"
+    )
+    assert "hidden" not in corpus({"source": "generated", "topics": 1, "order": 0})
