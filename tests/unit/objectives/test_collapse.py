@@ -136,9 +136,8 @@ TABLE = [
 def measured_variance(
     dimensions: int, stage2: JointObjective, beta: float, reference: float | None, near: float
 ) -> float:
-    """Within half a nat of the log-variance `near`, where the gradient of stage 2's own terms leaves
-    the variance of latents whose means the best prior knows: by the losses that are trained with,
-    and autograd."""
+    """Within half a nat of the log-variance `near`, where stage 2's own terms leave the variance of
+    latents whose means the best prior knows: by the losses that are trained with, and autograd."""
     rows, weighting = 48_000 // dimensions, LikelihoodWeighting.of(None, 1.0)
     mean = torch.randn(rows, 1, dimensions, generator=torch.Generator().manual_seed(0))
     draws = flow_draws(
