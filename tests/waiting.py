@@ -16,8 +16,10 @@ def until(
     seconds: float = 180,
     process: subprocess.Popen[str] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
+    every: float = EVERY_SECONDS,
 ) -> None:
-    """Poll until `condition` holds, and call `meanwhile` before each further look.
+    """Look every so many seconds until `condition` holds, calling `meanwhile` before each further
+    look.
 
     Raises:
         AssertionError: after `seconds`, or when `process` ends before.
@@ -28,4 +30,4 @@ def until(
             assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         meanwhile()
-        signal.sigtimedwait([], EVERY_SECONDS)
+        signal.sigtimedwait([], every)

@@ -97,6 +97,8 @@ class BlockCausalDiT(PreTrainedModel):
         estimate by a first pass (model.md, Eq. 58), which no gradient reaches.
         """
         history, estimate = self.clean_history(z0_Bnd), None
+        if self.config.self_conditioning:  # its weights take part in every step of an optimiser
+            estimate = torch.zeros_like(zt_Bnd)
         if refined:
             with without_gradients(zt_Bnd.device.type):
                 estimate = self._estimate(zt_Bnd, t_BK, history, clean_Bn=clean_Bn)

@@ -56,7 +56,7 @@ def ledgers(outputs: Path) -> list[dict[str, Any]]:
 
 def test_a_study_on_a_cluster(head: Head, tiny_study: dict[str, Any], tmp_path: Path) -> None:
     tiny_study["families"] = {"ar": {}}
-    tiny_study["ladder"] = [{"budget": 2.5e11, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 1.6e11, "core_parameters": 60_000}]
     outputs = Path(tiny_study["output"])
     study = str(write_study(tiny_study, tmp_path))
 

@@ -74,7 +74,8 @@ def test_every_socket_of_a_run_is_on_loopback_and_nothing_temporary_stays(
             seen.update(listening(watched))
             names.update(child.name() for child in watched.children(recursive=True))
 
-    until(lambda: process.poll() is not None, "the end of the run", meanwhile=look)
+    ended = "the end of the run"  # a look at all processes takes tens of milliseconds
+    until(lambda: process.poll() is not None, ended, meanwhile=look, every=0.5)
     assert process.stdout is not None
     assert process.returncode == 0, process.stdout.read()
     assert any("raylet" in name for name in names)

@@ -120,7 +120,7 @@ def test_a_sweep_and_a_study_share_one_cpu(
     tiny_study |= {"families": {"ar": {}}, "checkpoint": {"every_seconds": 0.5}}
     study = write_study(tiny_study, tmp_path)
     base = {key: value for key, value in tiny_study.items() if key != "name"}
-    base["ladder"] = [{"budget": 1.2e11, "core_parameters": 60_000}]
+    base["ladder"] = [{"budget": 6e10, "core_parameters": 60_000}]
     # A key of inference besides: the trained model is measured where a CPU is free.
     space = {"training.optimizer.learning_rate": [2e-3], "evaluation.prompt_tokens": [8]}
     sweep = {"name": "rates", "study": base, "space": space, "algorithm": {"kind": "grid"}}
@@ -149,7 +149,7 @@ def test_a_sweep_and_a_study_share_one_cpu(
     starts = [e["step"] for e in read_events(folder) if e["event"] == "workers started"]
     assert starts[0] == 0
     assert starts[1] > 0
-    assert "0 are free, rates/trial001-ar-1.2e+11-seed66 holds 1 of them" in study_output
+    assert "0 are free, rates/trial001-ar-6e+10-seed66 holds 1 of them" in study_output
     held = sorted([*spans(folder), *spans(outputs / "studies" / "tiny")])
-    assert [run for _, _, run in held] == ["trial001-ar-1.2e+11-seed66", "ar-2e+10-seed66"]
+    assert [run for _, _, run in held] == ["trial001-ar-6e+10-seed66", "ar-2e+10-seed66"]
     assert held[0][1] <= held[1][0]

@@ -64,7 +64,7 @@ def _add_estimates(
         elif value:
             total[f"estimate_{name}"] = share * FROZEN * value
     embedding = latents * 2.0 * dit.latent_dim * dit.hidden_size
-    total["estimate_inputs"] += share * FIRST * embedding
+    total["estimate_inputs"] += FIRST * embedding  # of zeros in the other steps
 
 
 def _mean_of_interval(trained: Components, resting: Components, interval: int) -> Components:

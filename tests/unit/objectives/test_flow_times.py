@@ -19,7 +19,7 @@ from cola.seeding import Stream
 from cola.spec.objectives import JointObjective, LikelihoodTime, LogitNormal, UniformTime
 from tests.unit.likelihood.known_priors import Codewords
 
-ROWS = 2000
+ROWS = 1600
 
 
 class KnownField:

@@ -19,7 +19,7 @@ from cola.spec.objectives import JointObjective
 from tests.sizes import size_model
 from tests.unit.likelihood.known_priors import Codewords
 
-WIDTH = 4
+WIDTH, STEPS = 4, 150
 
 
 def errors(prior: Codewords, t_B1: Tensor, seed: int) -> Tensor:
@@ -41,7 +41,7 @@ def drawn(schedule: LearnedSchedule, prior: Codewords, rows: int, seed: int) -> 
 
 def second_moments(schedule: LearnedSchedule, prior: Codewords) -> Tensor:
     """Of the loss in eight parts of the quantiles."""
-    loss_B1, _ = drawn(schedule, prior, 64_000, 10_000)
+    loss_B1, _ = drawn(schedule, prior, 16_000, 10_000)
     return torch.stack([part.square().mean() for part in loss_B1.chunk(8)])
 
 
@@ -49,15 +49,15 @@ def test_the_loss_of_a_learned_schedule_is_flat_and_its_mean_stays() -> None:
     """A prior that knows the latents but for their own noise."""
     prior = Codewords.drawn(WIDTH, 1, 3.0)
     schedule = LearnedSchedule(LikelihoodWeighting(prior.scale, 1 + prior.scale**2))
-    before, first = second_moments(schedule, prior), drawn(schedule, prior, 64_000, 1)[0]
-    optimizer = torch.optim.Adam(schedule.parameters(), lr=0.05)
-    for step in range(400):
-        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 400)
+    before, first = second_moments(schedule, prior), drawn(schedule, prior, 16_000, 1)[0]
+    optimizer = torch.optim.Adam(schedule.parameters(), lr=0.1)
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / STEPS)
         optimizer.zero_grad()
-        loss_B1, log_density_B1 = drawn(schedule, prior, 1024, step)
+        loss_B1, log_density_B1 = drawn(schedule, prior, 512, step)
         schedule.variance_loss(loss_B1, log_density_B1).backward()
         optimizer.step()
-    after, last = second_moments(schedule, prior), drawn(schedule, prior, 64_000, 1)[0]
+    after, last = second_moments(schedule, prior), drawn(schedule, prior, 16_000, 1)[0]
     assert float((before / before.mean() - 1).abs().max()) > 0.5
     assert float((after / after.mean() - 1).abs().max()) < 0.2
     assert float(last.var()) < 0.8 * float(first.var())
@@ -96,8 +96,9 @@ def test_stage_2_trains_it_beside_the_prior_and_leaves_the_loss_as_it_is() -> No
         assert isinstance(module, JointStage)
         batch = Batch(tokens, Stream(0, 0, range(4)), range(4), 4)
         found[learned] = module(**module.draw(batch))
-    assert float(found[True]["fm"]) == pytest.approx(float(found[False]["fm"]), rel=1e-4)
-    assert float(found[True]["loss"]) == pytest.approx(float(found[False]["loss"]), rel=1e-4)
+    for name in ("fm", "loss"):
+        mine, other = (float(found[learned][name].detach()) for learned in (True, False))
+        assert mine == pytest.approx(other, rel=1e-4)
     found[True]["loss"].backward()
     assert module.schedule is not None
     assert module.schedule.logits.grad is not None
