@@ -104,10 +104,13 @@ def excess_sentences(runs: pd.DataFrame, labels: Mapping[str, str]) -> list[str]
         means = group.groupby("budget")["excess_nats_per_token"].mean().sort_index()
         kinds = [kind for kind in KINDS if kind != "exact" and (group["nll_kind"] == kind).any()]
         beside = f" (by {' or '.join(f'a {k}' if k == 'bound' else f'an {k}' for k in kinds)})"
+        amounts = [
+            f"{means[budget]:.3f} {'nats per token ' * (not index)}at {budget:.3g}"
+            for index, budget in enumerate(dict.fromkeys([means.index[0], means.index[-1]]))
+        ]
         sentences.append(
             f"{labels[str(variant)]} exceeds the loss of the text's own source by "
-            f"{means.iloc[0]:.3f} nats per token at {means.index[0]:.3g} FLOPs and by "
-            f"{means.iloc[-1]:.3f} at {means.index[-1]:.3g}{beside if kinds else ''}."
+            f"{' and by '.join(amounts)} FLOPs{beside if kinds else ''}."
         )
     return sentences
 

@@ -71,9 +71,11 @@ def test_what_a_curve_exceeds_the_source_by_is_said_with_what_its_loss_is() -> N
     )
     (sentence,) = excess_sentences(runs, {"cola": "Cola DLM"})
     assert sentence == (
-        "Cola DLM exceeds the loss of the text's own source by 1.500 nats per token at 1e+12 FLOPs "
-        "and by 0.500 at 1e+13 (by an estimate)."
+        "Cola DLM exceeds the loss of the text's own source by 1.500 nats per token at 1e+12 and "
+        "by 0.500 at 1e+13 FLOPs (by an estimate)."
     )
+    (once,) = excess_sentences(runs[:1].assign(nll_kind="exact"), {"cola": "Cola DLM"})
+    assert once.endswith("source by 1.500 nats per token at 1e+12 FLOPs.")
     assert excess_sentences(runs.assign(excess_nats_per_token=None), {}) == []
 
 
