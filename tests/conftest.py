@@ -165,7 +165,7 @@ def tiny_study_of(corpus_file: Path, output: Path) -> dict[str, Any]:
             "llada": {},
             "cola": {"latent_dim": 4, "block_size": 8, "log_snr": 3.0},
         },
-        "ladder": [{"budget": 2.0e10, "core_parameters": 60_000}],
+        "ladder": [{"budget": 2.0e10, "core_parameters": 70_000}],
         "data": data_of(corpus_file),
         "training": {
             "batch_sequences": 8,

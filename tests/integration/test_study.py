@@ -82,7 +82,7 @@ def test_a_study_from_corpus_to_report(
 ) -> None:
     """On a cluster of its own, then on one that is there."""
     monkeypatch.setenv("COLUMNS", "300")
-    tiny_study["ladder"] = [{"budget": 1e10, "core_parameters": 60_000}]
+    tiny_study["ladder"] = [{"budget": 1e10, "core_parameters": 70_000}]
     tiny_study["evaluation"] |= {"tasks": list(TASKS), "task_items": 6, "gap_tokens": 6}
     study, outputs = str(write_study(tiny_study, tmp_path)), Path(tiny_study["output"])
     # Nothing starts once the hours are spent; more hours go on from there.
@@ -177,7 +177,7 @@ def test_a_stopped_trajectory_goes_on_and_trains_its_stable_phase_once(
     values["families"] = {"cola": tiny_study["families"]["cola"]}
     values["training"] |= {"schedule": {"kind": "wsd", "decay_fraction": 0.2}}
     budgets = [2e10, 4e10]
-    values["design"] = {"kind": "trajectory", "budgets": budgets, "core_parameters": 60_000}
+    values["design"] = {"kind": "trajectory", "budgets": budgets, "core_parameters": 70_000}
     outputs, study = Path(values["output"]), str(write_study(values, tmp_path))
     plan = json.loads(here("plan", study, "--json"))
     assert [run["first_step"] > 0 for run in plan["runs"]] == [True, False]

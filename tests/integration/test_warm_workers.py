@@ -70,7 +70,7 @@ def test_runs_share_a_process_and_survive_its_death(
     (tmp_path / "sitecustomize.py").write_text(SHORT_OF_MEMORY)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     tiny_study["families"] = {"cola": tiny_study["families"]["cola"]}
-    sizes = [(4e10, 60_000), (1e10, 60_000), (5e9, 90_000)]
+    sizes = [(4e10, 70_000), (1e10, 70_000), (5e9, 90_000)]
     tiny_study["ladder"] = [{"budget": c, "core_parameters": n} for c, n in sizes]
     larger = [{"core_parameters": 80_000, "workers": 2, "micro_batch_sequences": 2}]
     tiny_study["resources"] = {"concurrent_runs": 1, "larger": larger, "max_failures": 1}

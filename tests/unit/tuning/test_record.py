@@ -203,7 +203,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "budgets": (put("families.ar.budgets", searches(1e15)),
                 r"ar: tuned at budgets of 1e\+15 FLOPs, and none of the study's \(2e\+10\)"),
     "sizes": (put("families.ar.budgets", [searches(1e10)[0] | {"parameters": 10**9}]),
-              r"tuned at sizes of 1e\+09 core parameters, and none of the study's \(6e\+04\)"),
+              r"tuned at sizes of 1e\+09 core parameters, and none of the study's \(7e\+04\)"),
     "order": (put("families.ar.budgets", searches(4e10, 1e10)), "from small to large"),
     "rate": (put("families.ar.rules.learning_rate", rule((1e10, -1.0))), "greater than 0"),
     "key": (put("families.ar.rules.learning", 1), "unknown key"),
