@@ -13,20 +13,10 @@ from pathlib import Path
 
 import psutil
 
+from orchestration.slurm.ports import free_ports
 from tests.waiting import until
 
 BINARIES = Path(sys.executable).parent
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass
@@ -40,7 +30,7 @@ class RayNodes:
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.gcs, self.dashboard, self._client = free_ports(3)
+        self.gcs, self.dashboard, self._client = free_ports("127.0.0.1", 3)
         # Of a short path, as sockets lie in it, which pytest's own folder does not have. Also what
         # killed processes leave is there, and a dashboard clears nothing away when asked to end.
         self.temporary = Path(f"/tmp/ray-{secrets.token_hex(3)}")
@@ -147,7 +137,7 @@ class RayNodes:
         return done.stdout
 
     def _start(self, name: str, host: str, *options: str, cpus: int) -> None:
-        (agent,) = free_ports(1)
+        (agent,) = free_ports("127.0.0.1", 1)
         command = [
             BINARIES / "ray", "start", "--block", f"--node-ip-address={host}",
             f"--num-cpus={cpus}", f"--dashboard-agent-listen-port={agent}", *options,

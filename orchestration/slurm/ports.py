@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import random
 import socket
 import tempfile
 import time
@@ -17,15 +18,37 @@ from cola.errors import ClusterError
 from orchestration.cluster.temporary_folder import FALLBACK, SOCKET, SOCKET_PATH_BYTES
 
 LOOPBACK = "127.0.0.1"
+LOWEST_PORT = 20_000  # Ray's workers have those from 10,002 by default, also other users'
+CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Different ports of an address that nobody listens on now."""
+    """Different ports of an address that nobody listens on now.
+
+    Where there are enough they lie below those that the system gives to connections: Ray listens
+    seconds later, and one of these may have been given by then.
+    """
+    below = range(LOWEST_PORT, _first_of_connections())
+    tried = random.SystemRandom().sample(below, min(len(below), 50 * count))
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for port in (*tried, *[0] * count):  # 0: any that is free
+            if len(found) == count:
+                break
+            each = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                each.bind((host, port))
+                found.append(int(each.getsockname()[1]))
+    return found
+
+
+def _first_of_connections() -> int:
+    """The first port that the system gives to connections; where Linux does not say it, that of
+    the internet's dynamic ports (RFC 6335)."""
+    try:
+        return int(CONNECTIONS.read_text().split()[0])
+    except OSError:
+        return 49_152
 
 
 def own_address(nodes: int, known_as: str) -> str:

@@ -26,12 +26,12 @@ import yaml
 from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
+from orchestration.slurm.ports import free_ports
 from orchestration.state.event_log import read_events
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import study_folder
 from tests.benchmarks.setting import machine, verdict
 from tests.paths import COLA
-from tests.ray_nodes import free_ports
 
 STEPS_BAR, STARTUP_BAR = 0.05, 20.0
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -98,7 +98,7 @@ def bare_seconds(study: StudySpec, folder: Path, steps: int) -> float:
     spec, found = folder / "run.json", folder / "stamps.json"
     spec.write_text(plan_study(study)[0].spec.model_dump_json())
     data = prepare(study.data, Path(study.output) / "cache")
-    (port,) = free_ports(1)
+    (port,) = free_ports("127.0.0.1", 1)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "1"}
     place |= {"RANK": "0", "LOCAL_RANK": "0"}
     command = [sys.executable, "-c", BARE, str(spec), str(data.folder), str(steps), str(found)]

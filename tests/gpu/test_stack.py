@@ -19,6 +19,7 @@ from cola.data import PreparedData
 from cola.study import RunSpec, StudySpec
 from orchestration.benchmark.steps import drawn
 from orchestration.planning.plan import plan_study
+from orchestration.slurm.ports import free_ports
 from orchestration.training.distributed import WorkerRank
 from orchestration.training.engine import EngineSettings
 from orchestration.training.hardware import gpu_load
@@ -26,7 +27,6 @@ from orchestration.training.torch_engine import TorchEngine
 from orchestration.training.train_loop import LoopSettings, TrainState, train
 from tests.conftest import write_study
 from tests.gpu.conftest import Setting, engine_of, needs_gpu, planned
-from tests.ray_nodes import free_ports
 
 COLA = [sys.executable, "-m", "sweeps.cli"]
 MINUTES = 4.0  # of a study of three tiny families on a GPU, its starts and its report
@@ -38,7 +38,7 @@ def process_group() -> Iterator[None]:
     from cola import process_environment
     from orchestration.training.deepspeed_engine import close_process_group
 
-    (port,) = free_ports(1)
+    (port,) = free_ports("127.0.0.1", 1)
     back_end = "nccl" if torch.cuda.is_available() else "gloo"
     with process_environment.single_worker():
         address = f"tcp://127.0.0.1:{port}"

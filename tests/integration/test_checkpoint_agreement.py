@@ -15,8 +15,8 @@ from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.checkpoint.manifest import verify
 from orchestration.planning.plan import plan_study
+from orchestration.slurm.ports import free_ports
 from orchestration.state.journal import JournalReader
-from tests.ray_nodes import free_ports
 
 WORKER = """
 import contextlib, json, os, sys
@@ -87,8 +87,9 @@ def test_a_worker_without_room_keeps_nobody_waiting(
             {"run": run, "data": str(data.folder), "folder": str(tmp_path), "disk": str(small_disk)}
         )
     )
+    (port,) = free_ports("127.0.0.1", 1)
     environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
     }  # fmt: skip
     processes = [
         subprocess.Popen(

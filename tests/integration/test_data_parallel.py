@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from cola.data import prepare
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
-from tests.ray_nodes import free_ports
+from orchestration.slurm.ports import free_ports
 
 # One interpreter imports everything once; each launch is a group of processes forked from it.
 LAUNCHER = """
@@ -141,7 +141,9 @@ def run_launches(launches: list[tuple[int, Jobs]], folder: Path) -> list[Jobs]:
     given = folder / "launches.json"
     written = [
         {"workers": workers, "jobs": jobs, "port": port}
-        for (workers, jobs), port in zip(launches, free_ports(len(launches)), strict=True)
+        for (workers, jobs), port in zip(
+            launches, free_ports("127.0.0.1", len(launches)), strict=True
+        )
     ]
     given.write_text(json.dumps(written))
     done = subprocess.run(

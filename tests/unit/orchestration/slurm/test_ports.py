@@ -23,6 +23,18 @@ def test_ports_are_free_and_different() -> None:
         assert ports[0] not in free_ports("127.0.0.1", 20)
 
 
+def test_ports_are_none_that_connections_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "range"
+    monkeypatch.setattr("orchestration.slurm.ports.CONNECTIONS", given)
+    for first in (25_000, 20_002):
+        given.write_text(f"{first}\t60999\n")
+        assert all(20_000 <= port < first for port in free_ports("127.0.0.1", 2))
+    given.write_text("1024\t65535\n")
+    assert len(set(free_ports("127.0.0.1", 3))) == 3
+
+
 def test_a_job_of_one_node_stays_on_loopback() -> None:
     assert own_address(1, "any.name") == "127.0.0.1"
     assert address_towards("127.0.0.1:6379") == "127.0.0.1"
