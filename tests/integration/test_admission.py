@@ -18,7 +18,7 @@ import pytest
 
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=45), pytest.mark.ray]
+pytestmark = [pytest.mark.slow(seconds=95), pytest.mark.ray]
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def differences(a: dict[str, float], b: dict[str, float]) -> float:
     return max(abs(a[step] - b[step]) for step in a)
 
 
-@pytest.mark.slow(seconds=150)
+@pytest.mark.slow(seconds=50)
 @pytest.mark.deepspeed
 def test_two_workers_equal_one_at_every_zero_stage(
     jobs: dict[str, dict[str, Any]], tmp_path: Path
@@ -220,7 +220,7 @@ def put_together(folder: Path) -> dict[str, torch.Tensor]:
     return {name: torch.cat([parts[name][s] for s in sorted(parts[name])]) for name in parts}
 
 
-@pytest.mark.slow(seconds=150)
+@pytest.mark.slow(seconds=50)
 @pytest.mark.deepspeed
 def test_a_checkpoint_resumes_with_any_workers_at_any_zero_stage(
     jobs: dict[str, dict[str, Any]], tmp_path: Path

@@ -19,7 +19,7 @@ from tests.conftest import write_study
 from tests.ray_nodes import RayNodes
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=100), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=115), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.fixture

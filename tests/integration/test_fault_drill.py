@@ -12,7 +12,7 @@ from orchestration.doctor.output_faults import FROZEN
 from orchestration.state.journal import JournalReader
 from tests.servers import s3_bucket
 
-pytestmark = [pytest.mark.slow(seconds=400), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.deepspeed]
 
 
 @pytest.mark.drill

@@ -48,7 +48,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.slow(seconds=80)
+@pytest.mark.slow(seconds=70)
 @pytest.mark.ray
 def test_every_socket_of_a_run_is_on_loopback_and_nothing_temporary_stays(
     tiny_study: dict[str, Any], tmp_path: Path, temporary: Path

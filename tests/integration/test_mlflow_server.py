@@ -26,7 +26,7 @@ from tests.mirrors import Drivers, finished_runs, many_runs, stored_points, stor
 from tests.servers import kill, start_mlflow
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=40)
 
 
 def test_24_runs_of_4_drivers_over_a_killed_server(

@@ -33,7 +33,7 @@ from orchestration.state.paths import RunFolder, study_folder
 from tests.finished import finished_study
 from tests.servers import s3_bucket
 
-pytestmark = pytest.mark.slow(seconds=65)
+pytestmark = pytest.mark.slow(seconds=60)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from tests.ray_nodes import RayNodes
 from tests.undisturbed import losses_of
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=260), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=320), pytest.mark.ray, pytest.mark.deepspeed]
 TASKS = ("cloze", "continuation", "infilling", "unconditional")
 
 

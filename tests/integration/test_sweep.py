@@ -24,7 +24,7 @@ from tests.integration.test_study import here, output_of, start
 from tests.ray_nodes import RayNodes
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=220), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=210), pytest.mark.ray, pytest.mark.deepspeed]
 
 
 def test_a_killed_population_resumes_without_repeating(

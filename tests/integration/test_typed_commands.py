@@ -24,7 +24,7 @@ from sweeps.cli import main
 from tests.paths import COLA, ROOT
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=270), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=220), pytest.mark.ray, pytest.mark.deepspeed]
 
 RATE = "training.optimizer.learning_rate"
 

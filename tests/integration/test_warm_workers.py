@@ -21,7 +21,7 @@ from tests.integration.test_study import output_of, start
 from tests.undisturbed import losses_of, undisturbed_losses
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow(seconds=180), pytest.mark.ray, pytest.mark.deepspeed]
+pytestmark = [pytest.mark.slow(seconds=120), pytest.mark.ray, pytest.mark.deepspeed]
 
 # Python runs it in every process: the device of rank 1 of 2 holds one sequence alone.
 SHORT_OF_MEMORY = """
