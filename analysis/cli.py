@@ -112,14 +112,11 @@ def fit(
     if law == "annealing":
         from analysis.curve_command import Asked, fit_curve_file
 
-        fit_curve_file(
-            data,
-            Columns(None, first(n), group=group, run=run, step=step, rate=lr, measured=loss),
-            Asked(estimator, bootstrap, seed, tuple(predict or []), tuple(pin or []),
-                  tuple(bound or []), plot),
-            given=given_options(context) - {"plot"},
-            as_json=as_json,
-        )  # fmt: skip
+        columns = Columns(None, first(n), group=group, run=run, step=step, rate=lr, measured=loss)
+        asked = Asked(estimator, bootstrap, seed, tuple(predict or []), tuple(pin or []),
+                      tuple(bound or []), plot)  # fmt: skip
+        given = given_options(context) - {"plot"}
+        fit_curve_file(data, columns, asked, given=given, as_json=as_json)
         return
     drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(

@@ -52,7 +52,7 @@ def private_cluster(temporary: str | None = None) -> Iterator[None]:
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get(
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
         ),
-        # A process for each core, of a second of CPU and 60 MB, of which a run needs two or three.
+        # A process for each core, which takes a second of CPU to start; a run needs two or three.
         "RAY_prestart_worker_first_driver": "0",
     }
     with _within(values):

@@ -25,7 +25,7 @@ class RayNodes:
 
     folder: Path
     head_cpus: int = 0
-    takes_jobs: bool = False  # has the dashboard, whose dozen processes take 10 CPU s to start
+    takes_jobs: bool = False  # has the dashboard, with a process for each of its modules
     environment: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 

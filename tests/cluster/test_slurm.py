@@ -61,7 +61,7 @@ def sweep(rig: Rig, tiny_study: dict[str, Any]) -> str:
     base = on_shared(rig, tiny_study, rig.shared)
     del base["name"]
     base["resources"] = {"cpus_per_worker": 2}
-    # Some 45 s each on two idle cores: they still train when a lost node has been noticed.
+    # Long enough that they still train when Slurm notices a lost node (SlurmdTimeout in `up`).
     base["ladder"] = [{"budget": 4.0e11, "core_parameters": 60_000}]
     space = {"training.optimizer.learning_rate": [1e-3, 2e-3]}
     values = {"name": "rates", "study": base, "space": space, "algorithm": {"kind": "grid"}}

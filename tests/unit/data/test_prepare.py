@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cola.data import PreparedData, open_prepared, prepare, source_fingerprint, vocab_size_of
-from cola.data.corpus_files import list_files
 from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError, StorageError
 from cola.spec import DataSpec
@@ -384,32 +382,3 @@ def test_english_text(suffix: str, tmp_path: Path) -> None:
     for text in english_rows(data):
         assert len(text) > 128
         assert any(text in whole for whole in texts)
-
-
-def test_the_default_corpus_is_pythons_library() -> None:
-    listing = list_files(DataSpec().corpus)
-    names = {file.name for file in listing.files}
-    assert len(names) > 400
-    assert {"json/decoder.py", "asyncio/tasks.py"} < names
-    assert not any({"test", "site-packages"} & set(Path(name).parts) for name in names)
-    assert listing.bytes > 5_000 * 256  # a token is a byte or more
-
-
-@pytest.mark.slow
-def test_the_default_data_of_a_small_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    library, small = Path(sysconfig.get_paths()["stdlib"]), tmp_path / "library"
-    for folder in ("asyncio", "email", "test/test_email"):
-        shutil.copytree(library / folder, small / folder)
-    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(small)})
-    data = prepare(DataSpec(), tmp_path / "cache")
-    assert data.meta["vocab_size"] == 4096
-    files = [path for path in small.glob("[ae]*/**/*.py") if path.stat().st_size]
-    assert data.meta["corpus_documents"] == len(files)
-    assert len(data.train) > 500
-    for split in ("validation", "test"):
-        assert 0 < len(data.split(split)) < len(data.train) / 20
-    code = data.tokenizer.decode(stream_of(data, "validation").tolist())
-    assert "def " in code
-    assert "import " in code
