@@ -25,9 +25,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from cola.compute.channel import channel_nats
 from cola.models.text_vae import LOG_VARIANCE_RANGE
-from cola.objectives.flow_times import LikelihoodWeighting, time_quantile
+from cola.objectives.flow_times import LikelihoodWeighting, times_at
 from cola.spec import TextVAESpec
 from cola.spec.objectives import (
     JointObjective,
@@ -164,8 +166,6 @@ def settled_log_snr(
 
 def irreducible_error(variance: float, timestep: LogitNormal | UniformTime) -> float:
     """F(v) (model.md, Eq. 28): the loss of the best velocity for z0 ~ N(known, v)."""
-    total = 0.0
-    for index in range(QUANTILES):
-        t = time_quantile((index + 0.5) / QUANTILES, timestep)
-        total += variance / ((1 - t) ** 2 * variance + t**2)
-    return total / QUANTILES
+    quantile = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
+    t = times_at(quantile, timestep)
+    return float((variance / ((1 - t).square() * variance + t.square())).mean())

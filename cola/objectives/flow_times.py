@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from cola.compute.channel import FIRST_NOISE, noise_scale
-from cola.spec.objectives import LogitNormal, TimestepDistribution, UniformTime
+from cola.spec.objectives import LogitNormal, TimestepDistribution
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,8 @@ class LikelihoodWeighting:
 
 
 def times_at(quantile: Tensor, distribution: TimestepDistribution) -> Tensor:
-    """Times of a distribution without weights at these quantiles in [0, 1)."""
+    """Times of a distribution without weights (model.md, Eq. 6) at these quantiles in [0, 1)."""
     if isinstance(distribution, LogitNormal):
         logit = torch.special.ndtri(quantile)
         return torch.sigmoid(distribution.timestep_loc + distribution.timestep_scale * logit)
     return quantile
-
-
-def time_quantile(probability: float, distribution: LogitNormal | UniformTime) -> float:
-    """The quantile of a distribution of times (model.md, Eq. 6) at this probability."""
-    if not isinstance(distribution, LogitNormal):
-        return probability
-    normal = NormalDist(distribution.timestep_loc, distribution.timestep_scale)
-    return 1 / (1 + math.exp(-normal.inv_cdf(probability)))

@@ -37,8 +37,6 @@ def test_the_default_data_of_a_small_library(
     assert len(data.train) > 500
     for split in ("validation", "test"):
         assert 0 < len(data.split(split)) < len(data.train) / 20
-    code = data.tokenizer.decode(
-        data.validation.rows(range(len(data.validation))).flatten().tolist()
-    )
+    code = "".join(data.tokenizer.decode(row.tolist()) for row in data.validation)
     assert "def " in code
     assert "import " in code
