@@ -99,7 +99,8 @@ def multiplier_at(first: ScalingCurve, second: ScalingCurve, value: float) -> Mu
 def _multiplier(value: float, one: Array, other: Array) -> Multiplier:
     """From the compute that each curve needs for the value: the fit's, then the refits'."""
     rows = min(len(one), len(other))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    # A refit may need more compute for it than a number holds, or never come there.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = np.asarray(one[:rows] / other[:rows])
     return Multiplier(value, float(ratio[0]), *ends(ratio[1:]))
 
