@@ -12,7 +12,12 @@ from rich.console import Console
 
 from analysis.forecasts.register import damaged_lines
 from analysis.metric_report.content import curve_rows, note_rows, prediction_rows
-from analysis.metric_report.report import MetricReport, metric_report_of, sentences
+from analysis.metric_report.report import (
+    MetricReport,
+    metric_report_of,
+    mismatch_sentences,
+    sentences,
+)
 from analysis.report.report import ReportResult, report_of
 from analysis.report.runs import StudyFrames
 from analysis.report.tables import crossing_row, multiplier_row
@@ -141,7 +146,7 @@ def show_metrics(page: MetricReport, console: Console) -> None:
     found = page.found["metrics"]
     for row in curve_rows(found):
         say(console, f"{row['metric']}, {row['label']}: {row['law']}, {row['parameters']}")
-    for sentence in sentences(page.found):
+    for sentence in [*sentences(page.found), *mismatch_sentences(page.found)]:
         say(console, sentence)
     for row in prediction_rows(found):
         say(

@@ -20,6 +20,7 @@ from analysis.metric_report.content import (
     prediction_table,
 )
 from analysis.metric_report.measurements import measured
+from analysis.metric_report.mismatch import mismatches
 from analysis.metric_report.plots import small_multiples
 from analysis.metric_report.quantities import quantities
 from analysis.plotting.embedding import Drawn, embedded
@@ -95,6 +96,7 @@ def metric_report_of(
         "study": study,
         "compute": compute,
         "metrics": [as_json(each, budgets) for each in panels],
+        "mismatches": [each.as_json() for each in mismatches(panels)],
         "notes": [*frames.notes, *notes, *caveats(panels)],
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,7 @@ def metric_report_of(
         "curves": curve_table(found["metrics"]),
         "pairs": pair_table(found["metrics"]),
         "sentences": sentences(found),
+        "mismatches": mismatch_sentences(found),
         "predictions": prediction_table(found["metrics"], compute),
         "notes": note_rows(found["metrics"], found["notes"]),
         "colours": {variant: style.colour for variant, style in styles.items()},
@@ -171,6 +174,11 @@ def sentences(found: dict[str, Any]) -> list[str]:
         for pair in each["comparisons"]
         for sentence in pair["sentences"]
     ]
+
+
+def mismatch_sentences(found: dict[str, Any]) -> list[str]:
+    """Whether likelihood and generation agree on a pair; nothing without a metric of each."""
+    return [each["sentence"] for each in found["mismatches"]]
 
 
 def write_files(panels: Sequence[Panel], found: dict[str, Any], folder: Path) -> None:
