@@ -6,6 +6,7 @@ which no other command should wait.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +43,13 @@ def report(
             "Writes metrics.html."
         ),
     ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the report, and the page of metrics, as a folder for a repository: "
+            "README.md, vector figures, tables, the study and its forecasts."
+        ),
+    ] = None,
     as_json: options.AsJSON = False,
 ) -> None:
     """Fit the study's scaling curves and write report.html, report.md, figures and tables."""
@@ -49,8 +57,9 @@ def report(
         from analysis.report_command import report_study
 
     folder = report_study(
-        study, output, tracking_uri, targets=target or [], metrics=metric or [], as_json=as_json
-    )
+        study, output, tracking_uri, targets=target or [], metrics=metric or [],
+        publish_to=publish, as_json=as_json,
+    )  # fmt: skip
     if context.obj is not None and tracking_uri is None:
         context.obj.store_report(folder)
 

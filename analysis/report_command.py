@@ -18,6 +18,7 @@ from analysis.metric_report.report import (
     mismatch_sentences,
     sentences,
 )
+from analysis.publication.pages import publish
 from analysis.report.report import ReportResult, report_of
 from analysis.report.runs import StudyFrames
 from analysis.report.tables import crossing_row, multiplier_row
@@ -37,15 +38,18 @@ def report_study(
     *,
     targets: Sequence[float],
     metrics: Sequence[str],
+    publish_to: Path | None = None,
     as_json: bool = False,
 ) -> Path:
     """Write the study's report, or its page of metrics, and print what it says; returns the study's
     folder.
 
-    `study`: its name, or its YAML file. `targets`: budgets to predict at, FLOPs.
+    `study`: its name, or its YAML file. `targets`: budgets to predict at, FLOPs. `publish_to`: a
+    folder that both pages are published in (see `publish`); without `metrics` the page of metrics
+    that is there.
 
     Raises:
-        SpecError: there is no such study, or no such budget or metric.
+        SpecError: there is no such study, or no such budget or metric, or a folder cannot be.
     """
     check_targets(targets)
     source = study_source(study, output, tracking_uri)
@@ -56,7 +60,7 @@ def report_study(
         if metrics:
             following("fitting metrics")
             page = metric_report_of(source.name, frames, folder, metrics, targets=targets)
-        else:
+        if publish_to is not None or not metrics:
             result = report_of(
                 source.name, frames, folder, spec=source.spec, targets=targets,
                 forecasts=forecast_section(frames, source.folder), progress=following,
@@ -68,6 +72,10 @@ def report_study(
         show_metrics(page, console)
     else:
         show_report(result, console)
+    if publish_to is not None:
+        publish(folder, source.folder, publish_to)
+        if not as_json:
+            say(console, f"published: {publish_to}")
     return source.folder
 
 

@@ -59,7 +59,7 @@ LAYERS = {
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"views"}, {"driver"}),
     "analysis": (
-        {"forecasts", "plotting", "profiles", "tables", "tracking"},
+        {"forecasts", "plotting", "profiles", "publication", "tables", "tracking"},
         {"conditions"},
         {"fitting"},
         {"curve_laws", "metric_laws", "regressions"},

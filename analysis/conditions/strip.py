@@ -38,6 +38,7 @@ def strip(
         ("Scored on", scored_on(finished, split)),
         ("Data", data(spec)),
         ("Hardware", hardware(environment)),
+        ("Software", software(finished)),
         ("Time", time(finished)),
         ("Cost", cost(finished, spec, environment)),
     ]
@@ -151,6 +152,12 @@ def hardware(environment: Mapping[str, Any]) -> str:
             f"thread{'s' * (threads > 1)}, {cores} cores in the machine"
         )
     return f"{devices}, ZeRO stage {environment.get('zero_stage', '?')}"
+
+
+def software(finished: pd.DataFrame) -> str:
+    """The product's version and the commits of the checkouts that trained the runs."""
+    found = finished["software"].dropna() if "software" in finished else pd.Series(dtype=object)
+    return ", ".join(found.unique()) or NOT_RECORDED
 
 
 def time(finished: pd.DataFrame) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
 from analysis.plotting.variants import variants_of
 from analysis.report.splits import Split, on_one_split, split_columns
@@ -35,6 +37,7 @@ from cola.spec.address import Address, remove_quoted_folder, sqlite_file
 
 log = logging.getLogger(__name__)
 
+COMMIT_LETTERS = 12  # of a commit's hash, which is unique in any repository of this size
 POINT_METRICS = {
     Metric.NLL: "nll",
     Metric.NLL_STANDARD_ERROR: "nll_standard_error",
@@ -200,6 +203,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "retry": int(tags.get(Tag.RETRY, "0")),
         "data_order": json.loads(tags.get(Tag.DATA_ORDER, "{}")),
         "training": {k: v for k, v in run.data.params.items() if k.startswith("training.")},
+        "software": _software(tags),
         **{name: metrics.get(key) for key, name in POINT_METRICS.items()},
         "steps": sum(_stage_steps(run)),
         "stage_steps": _stage_steps(run),
@@ -207,6 +211,13 @@ def _run_row(run: Any) -> dict[str, Any]:
         "stage": run.data.params.get("stages.0.name", ""),
         **split_columns(metrics),
     }
+
+
+def _software(tags: Mapping[str, str]) -> str | None:
+    """Version and commit of the code, shortened; None of runs that do not record them."""
+    source, commit = tags.get(MLFLOW_SOURCE_NAME), tags.get(MLFLOW_GIT_COMMIT, "")
+    short = commit[:COMMIT_LETTERS] + (", changed" if commit.endswith("-dirty") else "")
+    return f"{source} (commit {short})" if source and commit else source
 
 
 def _stage_steps(run: Any) -> list[int]:

@@ -25,7 +25,7 @@ CPU = {"workers": 2, "gpus": [], "threads_per_worker": 2, "processor": "x86_64",
 def runs() -> pd.DataFrame:
     table = frame().assign(
         seed=66, elapsed_seconds=450.0, started=20_000 * DAY, ended=20_001 * DAY,
-        test_sequences=32.0, clusters=9.0,
+        test_sequences=32.0, clusters=9.0, software="cola-scaling 1.0 (commit 0123)",
     )  # fmt: skip
     table.loc[table["variant"] == "cola", "tokens"] = 3000.0
     table["training"] = [
@@ -49,6 +49,7 @@ def test_the_strip_says_what_the_numbers_rest_on() -> None:
         "Data": "the Python standard library's sources, a vocabulary of 2,048 (bpe), sequences of "
         "128 tokens",
         "Hardware": "CPU (x86_64): 2 workers of 2 threads, 8 cores in the machine, ZeRO stage 1",
+        "Software": "cola-scaling 1.0 (commit 0123)",
         "Time": "60 minutes of training in 8 runs, 2024-10-04 to 2024-10-05",
         "Cost": "2.97e+13 executed FLOPs, 2.4e+13 nominal FLOPs, 4 core hours, 2.00 at the study's "
         "price",

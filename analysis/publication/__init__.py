@@ -1,0 +1,1 @@
+"""A study's pages as files to keep."""
