@@ -22,8 +22,8 @@ from cola.models.dit import ColaDiT
 from cola.models.text_vae import TextVAE
 from cola.objectives.collapse import collapse_reason
 from cola.objectives.diagnostics import latent_diagnostics
-from cola.objectives.joint import joint_draws, joint_loss, likelihood_weighting
-from cola.objectives.learned_schedule import LearnedSchedule
+from cola.objectives.joint import joint_draws, joint_loss
+from cola.objectives.prior_training import learned_schedule, prior_training
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.seeding import Stream
 
@@ -55,10 +55,8 @@ class JointStage(StageModule):
         if objective.stage2.uses_reference:
             self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
         model.vae.requires_grad_(objective.stage2.gradient_mode != "frozen_vae")
-        weighting = likelihood_weighting(model, objective.stage2)
-        self.schedule = None
-        if weighting is not None and objective.stage2.learns_times:
-            self.schedule = LearnedSchedule(weighting)
+        self.schedule = learned_schedule(model, objective.stage2)
+        self._prior = prior_training(model, objective.stage2, self.schedule)
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
@@ -67,6 +65,7 @@ class JointStage(StageModule):
             *self._stages,
             batch.tokens_BL,
             batch.stream,
+            prior=self._prior,
             positions=batch.positions,
             global_size=batch.global_size,
             stage_step=batch.stage_step,
@@ -76,7 +75,7 @@ class JointStage(StageModule):
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
         return joint_loss(
-            self.model, self.reference, *self._stages, tokens_BL, draws, schedule=self.schedule
+            self.model, self.reference, *self._stages, tokens_BL, draws, prior=self._prior
         )
 
 
