@@ -14,6 +14,7 @@ from torch import Tensor
 from cola.likelihood.diffusion_bound import diffusion_bound_by_block
 from cola.likelihood.flow_density import flow_density_by_block
 from cola.models.dit import BlockCausalDiT
+from cola.models.latents.mixture import MixtureDiT
 from cola.models.layers import KeysValues
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
@@ -45,9 +46,15 @@ def prior_nll_by_block(
 ) -> PriorNLL:
     """The density of latents behind their own `history` (see `BlockCausalDiT.clean_history`).
 
+    Nothing of a mixture is solved: its density is its own (model.md, Eq. 61).
+
     `suffix` sets the draws of one sample of the latents apart, `scale` is `latent_scale`.
     `diffusion_times`: times a block at which the diffusion's bound is measured (0: it is left out).
     """
+    if isinstance(dit, MixtureDiT):
+        with torch.no_grad():
+            nll_Bb = -dit.mixture(z_Bnd.shape, history).log_density(z_Bnd).double()
+        return PriorNLL(nll_Bb, torch.zeros_like(nll_Bb), None)
     block = dit.config.block_size
 
     def velocity(z_Bnd: Tensor, t: float | Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.mixture import MixtureDiT
 from cola.objectives.flow_matching import (
     ESTIMATES,
     flow_draws,
@@ -100,10 +101,37 @@ class FlowTraining:
         )
 
 
+class MixtureTraining:
+    """The exact NLL of blocks of latents (model.md, Eq. 63); nothing is drawn."""
+
+    def __init__(self, dit: MixtureDiT) -> None:
+        self._dit = dit
+
+    def draws(
+        self,
+        shape_Bnd: tuple[int, int, int],
+        *,
+        stream: Stream,
+        positions: Sequence[int],
+        global_size: int,
+        stage_step: int,
+    ) -> dict[str, Tensor]:
+        """See `PriorTraining.draws`."""
+        return {}
+
+    def loss(self, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> PriorLoss:
+        """See `PriorTraining.loss`: nats a latent dimension."""
+        mixture = self._dit.mixture(z0_Bnd.shape, self._dit.clean_history(z0_Bnd))
+        value = -mixture.log_density(z0_Bnd).sum() / z0_Bnd.numel()
+        return PriorLoss(value, {"prior_nll": value})
+
+
 def prior_training(
     model: ColaDLM, stage2: JointObjective, schedule: LearnedSchedule | None
 ) -> PriorTraining:
     """The training of the prior that the model has."""
+    if isinstance(model.dit, MixtureDiT):
+        return MixtureTraining(model.dit)
     return FlowTraining(model, stage2, schedule)
 
 

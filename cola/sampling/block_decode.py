@@ -209,13 +209,13 @@ class GenerationDraws:
     """Random numbers of a generation, a function of the sample and the block alone."""
 
     def __init__(self, model: LatentModel, settings: GenerationSpec, stream: Stream) -> None:
-        self._shape = (model.dit.config.block_size, model.dit.config.txt_in_channels)
+        self._shape = (model.dit.config.block_size, model.dit.config.noise_width)
         self._per_block, self._stream = model.tokens_per_block, stream
         self._device = model.dit.txt_in.proj.weight.device
         self.tokens = self.uniform if settings.temperature > 0 else None
 
     def noise(self, number: int) -> Tensor:
-        """z1 of the block of that number, (B, s, d)."""
+        """Normal numbers that the block of that number is made of, (B, s, d) or more a latent."""
         return self._stream.normal(f"z1/{number}", *self._shape).to(self._device)
 
     def uniform(self, number: int) -> Tensor:

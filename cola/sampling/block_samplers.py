@@ -13,6 +13,7 @@ from torch import Tensor
 from cola.models.adaln import CachedTimestep, TimestepEmbeddings, TimestepTable
 from cola.models.dit import BlockCausalDiT
 from cola.models.kv_cache import KVCache
+from cola.models.latents.mixture import MixtureDiT
 from cola.sampling.first_block import KnownBlock
 from cola.sampling.ode import evaluation_times, integrate, time_grid
 from cola.spec import GenerationSpec
@@ -28,7 +29,26 @@ class BlockSampler(Protocol):
 
 def block_sampler(dit: BlockCausalDiT, settings: GenerationSpec, like: Tensor) -> BlockSampler:
     """The sampler of the prior that the network is of, on the device of `like`."""
+    if isinstance(dit, MixtureDiT):
+        return MixtureSampler(dit, like)
     return FlowSampler(dit, settings, like)
+
+
+class MixtureSampler:
+    """Draws a block from its mixture, in one pass (model.md, Eq. 64)."""
+
+    def __init__(self, dit: MixtureDiT, like: Tensor) -> None:
+        one_11 = like.new_ones(1, 1)
+        self._dit, self._time = dit, CachedTimestep(TimestepTable(dit.embed_times(one_11)), 0)
+
+    def __call__(self, known: KnownBlock | None, noise_Bsd: Tensor, cache: KVCache) -> Tensor:
+        """See `BlockSampler`; known latents decide on the others as the mixture says."""
+        rotary, empty_Bsd = self._dit.block_rotary(cache), torch.zeros_like(noise_Bsd[..., :-1])
+        numbers, _ = self._dit.denoise(empty_Bsd, self._time, rotary, cache=cache, guided=False)
+        mixture = self._dit.read(numbers)
+        if known is None:
+            return mixture.sample(noise_Bsd)
+        return mixture.sample(noise_Bsd, known.z_Bsd, known.known_Bs)
 
 
 class FlowSampler:

@@ -84,7 +84,7 @@ class TextVAESpec(Spec):
 class DiTSpec(SparseSpec):
     """Block-causal diffusion transformer over latents (model.md, Eq. 17)."""
 
-    sparse_keys: ClassVar[tuple[str, ...]] = ("adaln_rank", "self_conditioning")
+    sparse_keys: ClassVar[tuple[str, ...]] = ("adaln_rank", "self_conditioning", "output_dim")
 
     hidden_size: PositiveInt = Field(description="Width of the residual stream.")
     num_layers: PositiveInt = Field(description="Number of blocks.")
@@ -111,6 +111,15 @@ class DiTSpec(SparseSpec):
         default=False,
         description="Whether the network is given an estimate of the clean latents, its own.",
     )
+    output_dim: PositiveInt | None = Field(
+        default=None,
+        description="Numbers that the network says of a latent; null: a velocity, `latent_dim`.",
+    )
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network says of a latent."""
+        return self.latent_dim if self.output_dim is None else self.output_dim
 
     @model_validator(mode="after")
     def _rope_fits(self) -> DiTSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cola.compute.activations import (
     Precision,
@@ -20,12 +20,14 @@ from cola.compute.flops import (
     vae_parameters,
 )
 from cola.families.cola import flops, inference_flops, sizes
+from cola.families.cola.priors import EXACT_DENSITY, INTEGRATION
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import STRUCTURE, LatentDefinition
 from cola.families.interface.latent_use import channel_capacity, latent_problem
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.objectives import VAEObjective
+from cola.spec.priors import FlowPrior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +46,7 @@ class ColaDefinition(LatentDefinition):
     look = Look(colour="#009E73", line="--")
     settings, model, objective = ColaSettings, ColaModelSpec, ColaObjective
     folders = MappingProxyType({"cola_dit": "cola_dit", "cola_vae": "cola_text_vae"})
+    other_types = MappingProxyType({"cola_dit": frozenset({"cola_mixture"})})
     diagnostics = MappingProxyType(
         STRUCTURE
         | {
@@ -70,6 +73,19 @@ class ColaDefinition(LatentDefinition):
         "`AutoTokenizer` opens this folder."
     )
     bootstrap_seed = 2
+
+    def keys_read(self, part: Literal["generation", "likelihood"], model: Any) -> frozenset[str]:
+        """See `FamilyDefinition.keys_read`: what integrates a flow is read by nothing else."""
+        keys = super().keys_read(part, model)
+        if model is None or isinstance(model.prior, FlowPrior):
+            return keys
+        return EXACT_DENSITY if part == "likelihood" else keys - INTEGRATION
+
+    def latents_of(self, settings: GenerationSpec, model: Any) -> str:
+        """See `LatentDefinition.latents_of`."""
+        if model is None or isinstance(model.prior, FlowPrior):
+            return super().latents_of(settings, model)
+        return "from a mixture of Gaussians a block"
 
     def implementation(self) -> Family:
         """See `FamilyDefinition.implementation`."""

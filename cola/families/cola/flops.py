@@ -16,6 +16,7 @@ from cola.compute.flops import (
 )
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.spec.objectives import JointObjective
+from cola.spec.priors import MixturePrior
 
 
 def executed(
@@ -44,12 +45,19 @@ def executed(
         for name, value in encoder.items():
             total[name.replace("vae", "reference")] = FROZEN * value / interval
     latents = length // model.vae.patch_size
-    prompt_blocks = stage2.has_prompts(model.dit.block_size)
-    for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
+    for name, value in _prior_forward(model, stage2, latents).items():
         total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
     if stage2.self_conditioning:
         _add_estimates(total, model, stage2, latents=latents)
     return _per_token(total, length)
+
+
+def _prior_forward(model: ColaModelSpec, stage2: JointObjective, latents: int) -> Components:
+    """Forward FLOPs per sequence of the prior's training pass. A mixture has no known parts of
+    blocks, and one timestep for all that is to be said."""
+    if isinstance(model.prior, MixturePrior):
+        return dit_forward(model.dit, latents, False, timesteps=1)
+    return dit_forward(model.dit, latents, stage2.has_prompts(model.dit.block_size))
 
 
 def _add_estimates(

@@ -58,6 +58,8 @@ class FamilyDefinition(ABC):
     # Where an exported model's configurations lie: subfolder ("." for the folder itself) to their
     # `model_type`. The first one says how many tokens a sequence may have.
     folders: Mapping[str, str]
+    # Of these folders, `model_type`s that they may have in place of that.
+    other_types: Mapping[str, frozenset[str]] = MappingProxyType({})
     # Whether one pass of the model gives the exact likelihood of a text and `Family.judge` is
     # implemented: such a model can judge the texts of others.
     exact_in_one_pass: bool = False
@@ -168,8 +170,17 @@ class FamilyDefinition(ABC):
         per_token = self.generation_flops_per_token(model, settings, prompt, batch=draws)
         return draws * settings.max_new_tokens * per_token.total
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
-        """How texts are made at these settings: by default as a model that draws tokens does."""
+    def keys_read(self, part: Literal["generation", "likelihood"], model: Any) -> frozenset[str]:
+        """Keys of `GenerationSpec` or `LikelihoodSpec` that such a model reads.
+
+        `model`: its specification, or the entry's settings; None where neither is known, and all
+        that some model of the family reads are given.
+        """
+        return self.generation_keys if part == "generation" else self.likelihood_keys
+
+    def protocol(self, settings: GenerationSpec, model: Any = None) -> Protocol:
+        """How texts of such a model (see `keys_read`) are made at these settings: by default as a
+        model that draws tokens does."""
         read, drawn = self.generation_keys, settings.temperature > 0
         text = f"tokens drawn at temperature {settings.temperature:g}"
         if not drawn:

@@ -201,6 +201,11 @@ class Family(ABC):
         """The specification of a model, from its networks; None where the family gives none."""
         return None
 
+    def sizes_in(self, folder: Path) -> Any:
+        """The specification of the model that `save` wrote, without its weights; None where the
+        family gives none."""
+        return None
+
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""
         return {}

@@ -49,12 +49,16 @@ class LatentDefinition(FamilyDefinition):
         """See `FamilyDefinition.nll_kind`."""
         return "bound"
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
+    def protocol(self, settings: GenerationSpec, model: Any = None) -> Protocol:
         """See `FamilyDefinition.protocol`: latents are drawn at every temperature."""
+        how = self.latents_of(settings, model)
+        return Protocol("draw", f"latents drawn {how}; {self.tokens_of(settings)}")
+
+    def latents_of(self, settings: GenerationSpec, model: Any) -> str:
+        """How latents are drawn, in words."""
         scale = settings.guidance_scale
         guided = "without guidance" if scale == 1.0 else f"with guidance {scale:g}"
-        how = f"{settings.steps} steps of {settings.solver}"
-        return Protocol("draw", f"latents drawn {guided} in {how}; {self.tokens_of(settings)}")
+        return f"{guided} in {settings.steps} steps of {settings.solver}"
 
     def tokens_of(self, settings: GenerationSpec) -> str:
         """How tokens are read off latents, in words."""
