@@ -223,10 +223,12 @@ def dit_forward(
     }
 
 
-def estimating_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
-    """Forward FLOPs per sequence of the noisy copy's pass that estimates the clean latents for
-    another (model.md, Eq. 57); its keys are those of `dit_forward`."""
-    parts = dit_forward(dit, latents, prompt_blocks)
+def noisy_forward(
+    dit: DiTSpec, latents: int, prompt_blocks: bool, *, timesteps: int | None = None
+) -> Components:
+    """Forward FLOPs per sequence of a pass of the noisy copy alone, such as one that estimates the
+    clean latents for another (model.md, Eq. 57); arguments and keys are those of `dit_forward`."""
+    parts = dit_forward(dit, latents, prompt_blocks, timesteps=timesteps)
     del parts["second_copy"], parts["second_copy_attention_scores"]
     parts["inputs"] -= (latents - dit.block_size) * 2.0 * dit.latent_dim * dit.hidden_size
     return parts

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
+from cola.models.latents.drifting import DriftingDiT
 from cola.models.latents.mixture import MixtureDiT
+from cola.objectives.drifting import drifting_loss
 from cola.objectives.flow_matching import (
     ESTIMATES,
     flow_draws,
     flow_matching_errors,
     flow_matching_loss,
+    prompt_draws,
 )
 from cola.objectives.flow_times import LikelihoodWeighting
 from cola.objectives.learned_schedule import LearnedSchedule
@@ -126,12 +129,42 @@ class MixtureTraining:
         return PriorLoss(value, {"prior_nll": value})
 
 
+class DriftingTraining:
+    """Drifting of the generator's samples (model.md, Eqs. 65 to 67)."""
+
+    def __init__(self, dit: DriftingDiT, stage2: JointObjective) -> None:
+        self._dit, self._stage2 = dit, stage2
+
+    def draws(
+        self,
+        shape_Bnd: tuple[int, int, int],
+        *,
+        stream: Stream,
+        positions: Sequence[int],
+        global_size: int,
+        stage_step: int,
+    ) -> dict[str, Tensor]:
+        """See `PriorTraining.draws`."""
+        _, latents, width = shape_Bnd
+        drawn = {"z1": stream.normal("z1", self._stage2.drift_samples, latents, width)}
+        block = self._dit.config.block_size
+        return drawn | prompt_draws(self._stage2, latents, block, stream=stream)
+
+    def loss(self, z0_Bnd: Tensor, draws: dict[str, Tensor]) -> PriorLoss:
+        """See `PriorTraining.loss`: a squared drift, which falls to what one text's latents say of
+        where all of them lie, and not to 0; the energy score says how near samples are."""
+        value, score = drifting_loss(self._dit, z0_Bnd, draws["z1"], draws.get("prompt_Bn"))
+        return PriorLoss(value, {"drift": value, "energy_score": score})
+
+
 def prior_training(
     model: ColaDLM, stage2: JointObjective, schedule: LearnedSchedule | None
 ) -> PriorTraining:
     """The training of the prior that the model has."""
     if isinstance(model.dit, MixtureDiT):
         return MixtureTraining(model.dit)
+    if isinstance(model.dit, DriftingDiT):
+        return DriftingTraining(model.dit, stage2)
     return FlowTraining(model, stage2, schedule)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from cola.models.adaln import CachedTimestep, TimestepEmbeddings, TimestepTable
 from cola.models.dit import BlockCausalDiT
 from cola.models.kv_cache import KVCache
+from cola.models.latents.drifting import DriftingDiT
 from cola.models.latents.mixture import MixtureDiT
 from cola.sampling.first_block import KnownBlock
 from cola.sampling.ode import evaluation_times, integrate, time_grid
@@ -31,6 +32,8 @@ def block_sampler(dit: BlockCausalDiT, settings: GenerationSpec, like: Tensor) -
     """The sampler of the prior that the network is of, on the device of `like`."""
     if isinstance(dit, MixtureDiT):
         return MixtureSampler(dit, like)
+    if isinstance(dit, DriftingDiT):
+        return FlowSampler(dit, settings.in_one_pass(), like)
     return FlowSampler(dit, settings, like)
 
 

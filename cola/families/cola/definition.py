@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cola.compute.activations import (
     Precision,
-    dit_bytes,
     encoder_share,
     logit_bytes,
     vae_bytes,
@@ -20,7 +19,7 @@ from cola.compute.flops import (
     vae_parameters,
 )
 from cola.families.cola import flops, inference_flops, sizes
-from cola.families.cola.priors import EXACT_DENSITY, INTEGRATION
+from cola.families.cola.priors import DENSITIES, DRAWN, INTEGRATION, prior_bytes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import STRUCTURE, LatentDefinition
@@ -46,7 +45,7 @@ class ColaDefinition(LatentDefinition):
     look = Look(colour="#009E73", line="--")
     settings, model, objective = ColaSettings, ColaModelSpec, ColaObjective
     folders = MappingProxyType({"cola_dit": "cola_dit", "cola_vae": "cola_text_vae"})
-    other_types = MappingProxyType({"cola_dit": frozenset({"cola_mixture"})})
+    other_types = MappingProxyType({"cola_dit": frozenset({"cola_mixture", "cola_drifting"})})
     diagnostics = MappingProxyType(
         STRUCTURE
         | {
@@ -74,18 +73,18 @@ class ColaDefinition(LatentDefinition):
     )
     bootstrap_seed = 2
 
-    def keys_read(self, part: Literal["generation", "likelihood"], model: Any) -> frozenset[str]:
+    def keys_read(self, part: str, model: Any) -> frozenset[str]:
         """See `FamilyDefinition.keys_read`: what integrates a flow is read by nothing else."""
         keys = super().keys_read(part, model)
         if model is None or isinstance(model.prior, FlowPrior):
             return keys
-        return EXACT_DENSITY if part == "likelihood" else keys - INTEGRATION
+        return DENSITIES[model.prior.kind] if part == "likelihood" else keys - INTEGRATION
 
     def latents_of(self, settings: GenerationSpec, model: Any) -> str:
         """See `LatentDefinition.latents_of`."""
         if model is None or isinstance(model.prior, FlowPrior):
             return super().latents_of(settings, model)
-        return "from a mixture of Gaussians a block"
+        return DRAWN[model.prior.kind]
 
     def implementation(self) -> Family:
         """See `FamilyDefinition.implementation`."""
@@ -183,7 +182,14 @@ class ColaDefinition(LatentDefinition):
             part = vae_bytes(model.vae, precision, copies + masked, checkpoints=checkpoints)
             return part + logits * (1 + (terms.mask_rate if masked else 0.0))
 
-        prior = dit_bytes(model.dit, precision, model.vae.patch_size, checkpoints=checkpoints)
+        prior = prior_bytes(
+            model.prior,
+            model.dit,
+            objective.stage2,
+            precision=precision,
+            patch_size=model.vae.patch_size,
+            checkpoints=checkpoints,
+        )
         whole = encoder_share(model.vae) if objective.stage1.token_dropout > 0 else 0.0
         stage1 = of_vae(objective.stage1, 1.0)
         if objective.stage2.gradient_mode == "frozen_vae":

@@ -139,13 +139,13 @@ class ColaFamily(LatentFamily):
         """See `Family.sizes_in`."""
         return sizes_in(folder)
 
-    def likelihood_evaluations(self, model: ColaDLM, settings: LikelihoodSpec, length: int) -> int:
+    def likelihood_evaluations(self, model: Any, settings: LikelihoodSpec, length: int) -> int:
         """See `Family.likelihood_evaluations`."""
         if isinstance(model.dit, MixtureDiT):
             return settings.importance_samples
         return super().likelihood_evaluations(model, settings, length)
 
-    def generation_evaluations(self, model: ColaDLM, settings: GenerationSpec, prompt: int) -> int:
+    def generation_evaluations(self, model: Any, settings: GenerationSpec, prompt: int) -> int:
         """See `Family.generation_evaluations`."""
         settings = integrated(prior_of(model.dit.config), settings)
         return super().generation_evaluations(model, settings, prompt)

@@ -9,14 +9,14 @@ from cola.compute.flops import (
     TRAINED,
     Components,
     dit_forward,
-    estimating_forward,
     masked_pass_forward,
+    noisy_forward,
     vae_forward,
     vae_parameters,
 )
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.spec.objectives import JointObjective
-from cola.spec.priors import MixturePrior
+from cola.spec.priors import FlowPrior, MixturePrior
 
 
 def executed(
@@ -53,11 +53,20 @@ def executed(
 
 
 def _prior_forward(model: ColaModelSpec, stage2: JointObjective, latents: int) -> Components:
-    """Forward FLOPs per sequence of the prior's training pass. A mixture has no known parts of
-    blocks, and one timestep for all that is to be said."""
+    """Forward FLOPs per sequence of the prior's training pass.
+
+    Kinds of one pass have one timestep for all that is to be said. A mixture has no known parts of
+    blocks; of drifting every sample is a noisy copy, beside one clean copy.
+    """
+    dit, prompts = model.dit, stage2.has_prompts(model.dit.block_size)
+    if isinstance(model.prior, FlowPrior):
+        return dit_forward(dit, latents, prompts)
     if isinstance(model.prior, MixturePrior):
-        return dit_forward(model.dit, latents, False, timesteps=1)
-    return dit_forward(model.dit, latents, stage2.has_prompts(model.dit.block_size))
+        return dit_forward(dit, latents, False, timesteps=1)
+    found = dit_forward(dit, latents, prompts, timesteps=1)
+    for name, value in noisy_forward(dit, latents, prompts, timesteps=1).items():
+        found[name] += (stage2.drift_samples - 1) * value
+    return found
 
 
 def _add_estimates(
@@ -66,7 +75,7 @@ def _add_estimates(
     """A step's mean of the passes that estimate clean latents, and of the estimates' embedding."""
     share, dit = stage2.self_conditioning, model.dit
     prompt_blocks = stage2.has_prompts(dit.block_size)
-    for name, value in estimating_forward(dit, latents, prompt_blocks).items():
+    for name, value in noisy_forward(dit, latents, prompt_blocks).items():
         if name == "adaln_spread":
             total["dit_adaln_spread"] += share * FROZEN * value
         elif value:

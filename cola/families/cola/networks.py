@@ -10,12 +10,13 @@ from cola.families.interface.pretrained import CONFIG, load_pretrained, read_con
 from cola.models.cola_dlm import ColaDLM, dit_config, dit_sizes, vae_config, vae_sizes
 from cola.models.dit import BlockCausalDiT, ColaDiT
 from cola.models.dit_config import DiTConfig
+from cola.models.latents.drifting import DriftingConfig, DriftingDiT
 from cola.models.latents.mixture import MixtureConfig, MixtureDiT
 from cola.models.text_vae import TextVAE, TextVAEConfig
-from cola.spec.priors import FlowPrior, MixturePrior, PriorSpec
+from cola.spec.priors import DriftingPrior, FlowPrior, MixturePrior, PriorSpec
 
 VAE, PRIOR = "cola_vae", "cola_dit"  # the release's names
-CLASSES: tuple[type[BlockCausalDiT], ...] = (ColaDiT, MixtureDiT)
+CLASSES: tuple[type[BlockCausalDiT], ...] = (ColaDiT, MixtureDiT, DriftingDiT)
 
 
 def build_model(spec: ColaModelSpec) -> ColaDLM:
@@ -26,18 +27,20 @@ def build_model(spec: ColaModelSpec) -> ColaDLM:
 
 def _build_prior(spec: ColaModelSpec) -> BlockCausalDiT:
     config = dit_config(spec.dit)
+    if isinstance(spec.prior, FlowPrior):
+        return ColaDiT(config)
+    sizes = config.to_diff_dict()
+    del sizes["model_type"]
     if isinstance(spec.prior, MixturePrior):
-        sizes = config.to_diff_dict()
-        del sizes["model_type"]
         return MixtureDiT(MixtureConfig(components=spec.prior.components, **sizes))
-    return ColaDiT(config)
+    return DriftingDiT(DriftingConfig(**sizes))
 
 
 def prior_of(config: DiTConfig) -> PriorSpec:
     """The specification of the kind of prior that a configuration is of."""
     if isinstance(config, MixtureConfig):
         return MixturePrior(components=config.components)
-    return FlowPrior()
+    return DriftingPrior() if isinstance(config, DriftingConfig) else FlowPrior()
 
 
 def sizes_of(vae: TextVAEConfig, dit: DiTConfig) -> ColaModelSpec:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from cola.compute.activations import Precision, dit_bytes
 from cola.spec import GenerationSpec
+from cola.spec.inference import ONE_PASS
+from cola.spec.networks import DiTSpec
 from cola.spec.objectives import JointObjective
-from cola.spec.priors import FlowPrior, PriorSpec
+from cola.spec.priors import DriftingPrior, FlowPrior, MixturePrior, PriorSpec
 
 # Keys of stage 2 that only some kinds read.
 TIMES = ("timestep", "timestep_per", "stratified", "self_conditioning")
 UNREAD = {
-    "flow": (),
-    "mixture": (*TIMES, "prompt_block_probability"),
+    "flow": ("drift_samples",),
+    "mixture": (*TIMES, "prompt_block_probability", "drift_samples"),
+    "drifting": TIMES,
 }
 # Gradient modes in which the prior's loss reaches the latents, which is known of a flow alone.
 REACHING = ("joint", "scratch")
 # Keys of generation by which a flow is integrated.
-INTEGRATION = frozenset({"steps", "guidance_scale", "solver", "time_grid"})
-# What makes a block in one pass, in their place.
-ONE_PASS = {"steps": 1, "guidance_scale": 1.0, "solver": "euler", "time_grid": "uniform"}
-# Keys of likelihood that a density has which is not solved.
-EXACT_DENSITY = frozenset({"importance_samples"})
+INTEGRATION = frozenset(ONE_PASS)
+# Keys of likelihood that kinds read which solve nothing.
+DENSITIES = {"mixture": frozenset({"importance_samples"}), "drifting": frozenset()}
+# That a number of a mixture keeps, in float32: itself, and what densities are made of. Measured.
+MIXTURE_BYTES = 16
+# How latents are drawn, in words.
+DRAWN = {
+    "mixture": "from a mixture of Gaussians a block",
+    "drifting": "by one pass a block",
+}
 
 
 def check_prior(prior: PriorSpec, stage2: JointObjective) -> None:
@@ -44,6 +53,23 @@ def check_prior(prior: PriorSpec, stage2: JointObjective) -> None:
         )
 
 
+def prior_bytes(
+    prior: PriorSpec,
+    dit: DiTSpec,
+    stage2: JointObjective,
+    *,
+    precision: Precision,
+    patch_size: int,
+    checkpoints: bool,
+) -> float:
+    """Bytes that a token of text keeps of the prior's training pass for the backward pass."""
+    samples = stage2.drift_samples if isinstance(prior, DriftingPrior) else 1
+    found = dit_bytes(dit, precision, patch_size, copies=1 + samples, checkpoints=checkpoints)
+    if isinstance(prior, MixturePrior):
+        found += MIXTURE_BYTES * dit.outputs / patch_size
+    return found
+
+
 def integrated(prior: PriorSpec, settings: GenerationSpec) -> GenerationSpec:
     """The settings by which such a prior makes a block: one pass, where it is no flow."""
-    return settings if isinstance(prior, FlowPrior) else settings.model_copy(update=ONE_PASS)
+    return settings if isinstance(prior, FlowPrior) else settings.in_one_pass()

@@ -170,8 +170,9 @@ class FamilyDefinition(ABC):
         per_token = self.generation_flops_per_token(model, settings, prompt, batch=draws)
         return draws * settings.max_new_tokens * per_token.total
 
-    def keys_read(self, part: Literal["generation", "likelihood"], model: Any) -> frozenset[str]:
-        """Keys of `GenerationSpec` or `LikelihoodSpec` that such a model reads.
+    def keys_read(self, part: str, model: Any) -> frozenset[str]:
+        """Keys of `GenerationSpec` (`part` generation) or `LikelihoodSpec` (likelihood) that such a
+        model reads.
 
         `model`: its specification, or the entry's settings; None where neither is known, and all
         that some model of the family reads are given.

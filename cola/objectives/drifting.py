@@ -1,0 +1,58 @@
+"""Training of a generator of one pass by drifting (model.md, Eqs. 65 to 67).
+
+Shapes: B batch, M samples behind one history, n latents, d latent width, b blocks, D = s d numbers
+of a block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cola.models.latents.drifting import DriftingDiT
+
+# Of a distance, so that that of a point from itself divides 0; chosen, far below any other.
+LEAST_DISTANCE = 1e-6
+
+
+def drifting_loss(
+    dit: DriftingDiT, z0_Bnd: Tensor, z1: Tensor, prompt_Bn: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Mean squared drift a latent dimension (model.md, Eq. 67), and the energy score a block.
+
+    z1 (B, M, n, d) is the samples' noise. Where `prompt_Bn`, latents of a block are known.
+    """
+    samples = z1.shape[1]
+    history = [
+        (k.repeat_interleave(samples, 0), v.repeat_interleave(samples, 0))
+        for k, v in dit.clean_history(z0_Bnd)
+    ]
+    clean = None
+    if prompt_Bn is not None:
+        z1 = torch.where(prompt_Bn[:, None, :, None], z0_Bnd[:, None], z1)
+        clean = prompt_Bn.repeat_interleave(samples, 0)
+    made = dit.generated(z1.flatten(0, 1), history, clean_Bn=clean).unflatten(0, (-1, samples))
+    block = dit.config.block_size
+    x_BMbD = made.unflatten(2, (-1, block)).flatten(3)
+    y_BbD = z0_Bnd.unflatten(1, (-1, block)).flatten(2)
+    with torch.no_grad():
+        drift, score = drift_and_score(x_BMbD, y_BbD)
+        target = x_BMbD + drift
+    return (x_BMbD - target).square().mean(), score
+
+
+def drift_and_score(x_BMbD: Tensor, y_BbD: Tensor) -> tuple[Tensor, Tensor]:
+    """V of every sample, (B, M, b, D), and the mean energy score of the blocks' samples: the
+    distance from the text less half of that from one another."""
+    samples = x_BMbD.shape[1]
+    toward = y_BbD[:, None] - x_BMbD
+    apart = x_BMbD[:, None] - x_BMbD[:, :, None]  # (B, M, M, b, D), to each from each
+    far, wide = distance(toward), distance(apart)
+    drift = toward / far - (apart / wide).sum(2) / (samples - 1)
+    mean_wide = wide.squeeze(-1).sum((1, 2)).mean() / (samples * (samples - 1))
+    return drift, far.mean() - mean_wide / 2
+
+
+def distance(way: Tensor) -> Tensor:
+    """Root mean square over the last dimension, which is kept."""
+    return (way.square().mean(-1, keepdim=True) + LEAST_DISTANCE**2).sqrt()
