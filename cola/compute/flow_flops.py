@@ -56,12 +56,12 @@ def flow_density(
     return parts | {"dit_adaln": passes * timestep_forward(dit)}
 
 
-def one_pass(dit: DiTSpec, latents: int) -> Components:
-    """One pass over a sequence's latents, behind the clean ones."""
+def one_pass(dit: DiTSpec, latents: int, *, samples: int = 1) -> Components:
+    """One pass over a sequence's latents, so many times, behind the clean ones."""
     blocks = latents // dit.block_size
-    pairs = dit.block_size**2 * blocks * (blocks + 1) / 2
-    parts = _clean_copy(dit, latents) | dit_pass(dit, latents, pairs)
-    return parts | {"dit_adaln": timestep_forward(dit)}
+    pairs = samples * dit.block_size**2 * blocks * (blocks + 1) / 2
+    parts = _clean_copy(dit, latents) | dit_pass(dit, samples * latents, pairs)
+    return parts | {"dit_adaln": samples * timestep_forward(dit)}
 
 
 def _clean_copy(dit: DiTSpec, latents: int) -> Components:

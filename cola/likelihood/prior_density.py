@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cola.errors import SpecError
 from cola.likelihood.diffusion_bound import diffusion_bound_by_block
 from cola.likelihood.flow_density import flow_density_by_block
 from cola.models.dit import BlockCausalDiT
+from cola.models.latents.drifting import DriftingDiT
 from cola.models.latents.mixture import MixtureDiT
 from cola.models.layers import KeysValues
 from cola.seeding import Stream
@@ -48,9 +50,17 @@ def prior_nll_by_block(
 
     Nothing of a mixture is solved: its density is its own (model.md, Eq. 61).
 
+    Raises:
+        SpecError: the prior is a generator, which has none.
+
     `suffix` sets the draws of one sample of the latents apart, `scale` is `latent_scale`.
     `diffusion_times`: times a block at which the diffusion's bound is measured (0: it is left out).
     """
+    if isinstance(dit, DriftingDiT):
+        raise SpecError(
+            "this model has no likelihood: its prior is a generator (prior.kind=drifting); compare "
+            "it by the tasks predictive and continuation"
+        )
     if isinstance(dit, MixtureDiT):
         with torch.no_grad():
             nll_Bb = -dit.mixture(z_Bnd.shape, history).log_density(z_Bnd).double()

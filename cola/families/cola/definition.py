@@ -24,9 +24,10 @@ from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import STRUCTURE, LatentDefinition
 from cola.families.interface.latent_use import channel_capacity, latent_problem
+from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.objectives import VAEObjective
-from cola.spec.priors import FlowPrior
+from cola.spec.priors import DriftingPrior, FlowPrior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +80,11 @@ class ColaDefinition(LatentDefinition):
         if model is None or isinstance(model.prior, FlowPrior):
             return keys
         return DENSITIES[model.prior.kind] if part == "likelihood" else keys - INTEGRATION
+
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind | None:
+        """See `FamilyDefinition.nll_kind`: a generator has none."""
+        drifts = model is not None and isinstance(model.prior, DriftingPrior)
+        return None if drifts else super().nll_kind(model, settings)
 
     def latents_of(self, settings: GenerationSpec, model: Any) -> str:
         """See `LatentDefinition.latents_of`."""
@@ -137,7 +143,8 @@ class ColaDefinition(LatentDefinition):
     ) -> FlopsBreakdown:
         """See `FamilyDefinition.likelihood_flops_per_token`."""
         parts = inference_flops.evidence(model, settings, length)
-        samples = settings.importance_samples
+        scored = self.nll_kind(model, settings) is not None
+        samples = settings.importance_samples if scored else 1
         return FlopsBreakdown({name: samples * v / length for name, v in parts.items()})
 
     def generation_flops_per_token(

@@ -27,10 +27,12 @@ from cola.families.interface.family import (
 from cola.families.interface.latent import LatentFamily
 from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
+from cola.models.latents.drifting import DriftingDiT
 from cola.models.latents.mixture import MixtureDiT
 from cola.models.text_vae import TextVAE
 from cola.objectives.collapse import collapse_reason
 from cola.objectives.diagnostics import flow_diagnostics, latent_diagnostics
+from cola.objectives.drifting import measured
 from cola.objectives.joint import joint_draws, joint_loss
 from cola.objectives.prior_training import learned_schedule, prior_training
 from cola.objectives.vae import stage1_loss, vae_draws
@@ -149,6 +151,10 @@ class ColaFamily(LatentFamily):
         """See `Family.generation_evaluations`."""
         settings = integrated(prior_of(model.dit.config), settings)
         return super().generation_evaluations(model, settings, prompt)
+
+    def measurements(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, Tensor]:
+        """See `Family.measurements`: of a generator its energy score, and the distortion."""
+        return {} if not isinstance(model.dit, DriftingDiT) else measured(model, tokens_BL, stream)
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like, and of a flow, which has a loss at

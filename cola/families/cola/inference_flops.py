@@ -7,14 +7,17 @@ from cola.compute.flow_flops import blocks_of, flow_blocks, flow_density, one_pa
 from cola.families.cola.priors import integrated
 from cola.families.cola.spec import ColaModelSpec
 from cola.spec import GenerationSpec, LikelihoodSpec, TextVAESpec
-from cola.spec.priors import MixturePrior
+from cola.spec.priors import DriftingPrior, MixturePrior
 
 
 def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Components:
-    """One sample of the evidence bound, per sequence."""
+    """One sample of the evidence bound, per sequence; of a generator, which has none, what
+    validation measures in its place (`cola.objectives.drifting.measured`)."""
     latents = length // model.vae.patch_size
     if isinstance(model.prior, MixturePrior):
         return vae_forward(model.vae, length) | one_pass(model.dit, latents)
+    if isinstance(model.prior, DriftingPrior):
+        return vae_forward(model.vae, length) | one_pass(model.dit, latents, samples=2)
     return vae_forward(model.vae, length) | flow_density(model.dit, settings, latents)
 
 

@@ -137,9 +137,10 @@ class FamilyDefinition(ABC):
         where the model is no such prior with something else beside it."""
         return None
 
-    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind | None:
         """Whether `Family.likelihood` of such a model is exact or an upper bound with these
-        settings; where it solves an equation, given that its steps are short enough.
+        settings; where it solves an equation, given that its steps are short enough. None: such a
+        model has no likelihood, and is measured by `Family.measurements`.
 
         `model`: its specification, or the entry's settings; None where a family gives no sizes.
         """

@@ -45,7 +45,7 @@ class LatentDefinition(FamilyDefinition):
         {"ode_steps", "divergence", "probe", "importance_samples", "diffusion_times"}
     )
 
-    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind | None:
         """See `FamilyDefinition.nll_kind`."""
         return "bound"
 
