@@ -98,7 +98,7 @@ def check_likelihood(
         if not has_likelihood(entry.family, entry, settings):
             raise ValueError(
                 f"{where} needs a likelihood, and families.{name} has none (its prior is a "
-                "generator); compare it by eval/predictive/brierlm or continuation/token_accuracy"
+                "generator); compare it by the task predictive or by continuation/token_accuracy"
             )
 
 
