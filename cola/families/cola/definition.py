@@ -26,8 +26,8 @@ from cola.families.interface.latent_definition import STRUCTURE, LatentDefinitio
 from cola.families.interface.latent_use import channel_capacity, latent_problem
 from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
+from cola.spec.networks import DriftingPrior, FlowPrior
 from cola.spec.objectives import VAEObjective
-from cola.spec.priors import DriftingPrior, FlowPrior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

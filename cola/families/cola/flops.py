@@ -15,8 +15,8 @@ from cola.compute.flops import (
     vae_parameters,
 )
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.spec.networks import FlowPrior, MixturePrior
 from cola.spec.objectives import JointObjective
-from cola.spec.priors import FlowPrior, MixturePrior
 
 
 def executed(

@@ -7,7 +7,7 @@ from cola.compute.flow_flops import blocks_of, flow_blocks, flow_density, one_pa
 from cola.families.cola.priors import integrated
 from cola.families.cola.spec import ColaModelSpec
 from cola.spec import GenerationSpec, LikelihoodSpec, TextVAESpec
-from cola.spec.priors import DriftingPrior, MixturePrior
+from cola.spec.networks import DriftingPrior, MixturePrior
 
 
 def evidence(model: ColaModelSpec, settings: LikelihoodSpec, length: int) -> Components:

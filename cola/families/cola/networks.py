@@ -13,7 +13,7 @@ from cola.models.dit_config import DiTConfig
 from cola.models.latents.drifting import DriftingConfig, DriftingDiT
 from cola.models.latents.mixture import MixtureConfig, MixtureDiT
 from cola.models.text_vae import TextVAE, TextVAEConfig
-from cola.spec.priors import DriftingPrior, FlowPrior, MixturePrior, PriorSpec
+from cola.spec.networks import DriftingPrior, FlowPrior, MixturePrior, PriorSpec
 
 VAE, PRIOR = "cola_vae", "cola_dit"  # the release's names
 CLASSES: tuple[type[BlockCausalDiT], ...] = (ColaDiT, MixtureDiT, DriftingDiT)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from cola.compute.activations import Precision, dit_bytes
 from cola.spec import GenerationSpec
 from cola.spec.inference import ONE_PASS
-from cola.spec.networks import DiTSpec
+from cola.spec.networks import DiTSpec, DriftingPrior, FlowPrior, MixturePrior, PriorSpec
 from cola.spec.objectives import JointObjective
-from cola.spec.priors import DriftingPrior, FlowPrior, MixturePrior, PriorSpec
 
 # Keys of stage 2 that only some kinds read.
 TIMES = ("timestep", "timestep_per", "stratified", "self_conditioning")

@@ -14,8 +14,7 @@ from cola.compute.flops import (
 )
 from cola.compute.sizing import Shape, aspect, best_shape, head_dim, width_step
 from cola.families.cola.spec import ColaModelSpec, ColaSettings
-from cola.spec.networks import DiTSpec, TextVAESpec
-from cola.spec.priors import MixturePrior
+from cola.spec.networks import DiTSpec, MixturePrior, TextVAESpec
 
 # The settings that shapes depend on.
 SHAPING = (

@@ -11,9 +11,8 @@ from cola.families.cola.latents import check_capacity, whole_dimension, whole_pa
 from cola.families.cola.priors import check_prior
 from cola.families.interface.specs import FamilySettings, LatentError, ModelSpec, ObjectiveSpec
 from cola.spec.base import SparseSpec
-from cola.spec.networks import DiTSpec, TextVAESpec
+from cola.spec.networks import DiTSpec, FlowPrior, MixturePrior, PriorSpec, TextVAESpec
 from cola.spec.objectives import JointObjective, VAEObjective
-from cola.spec.priors import FlowPrior, MixturePrior, PriorSpec
 
 
 class ColaModelSpec(SparseSpec, ModelSpec):
