@@ -48,20 +48,20 @@ IN_DOMAIN_TASKS = (
 # Losses of guesses without a model, the worst first, and of the source that generated text is from.
 REFERENCE_LINES = ("uniform", "unigram", "bigram", "truth")
 
-# What a measured NLL is: the model's own, at least that, or neither.
+# What a measured NLL is: the model's own, at least that, or neither; of a model without it, none.
 NllKind = Literal["exact", "bound", "estimate"]
+NO_LIKELIHOOD = "none"
 # Nats a latent between the solutions of a flow with N and with 2 N steps, above which the NLL that
 # is extrapolated from them is no bound. Chosen: 0.02 nats are 7% of compute where a factor e of it
 # is worth 0.3 nats.
 SOLVER_TOLERANCE = 0.02
 # Measurements of a likelihood of latents, whose bound is the sum of two, in nats a token.
-RATE, DISTORTION = "rate", "distortion"
-DIFFUSION_BOUND = "diffusion_bound"
+RATE, DISTORTION, DIFFUSION_BOUND = "rate", "distortion", "diffusion_bound"
 SOLVER_DIFFERENCE = "solver_difference_nats_per_latent"
 SOLVER_NLL_DIFFERENCE = "solver_difference_nats_per_token"
-PRIOR_COST = "prior_nats_per_dimension"
-GAUSSIAN_COST = "gaussian_nats_per_dimension"
+PRIOR_COST, GAUSSIAN_COST = "prior_nats_per_dimension", "gaussian_nats_per_dimension"
 LATENT_MEAN, LATENT_SQUARE = "latent_mean", "latent_square"  # moments, each followed by /DIMENSION
+ENERGY_SCORE = "energy_score"  # of samples of latents against the text's: the lower the better
 EXCESS = "excess"  # of an NLL of generated text over the source's own, of the same sequences
 LIKELIHOOD_MEASUREMENTS = (
     "excess_nats_per_token",

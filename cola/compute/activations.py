@@ -78,16 +78,22 @@ def vae_bytes(
 
 
 def dit_bytes(
-    dit: DiTSpec, precision: Precision, patch_size: int, *, checkpoints: bool = False
+    dit: DiTSpec,
+    precision: Precision,
+    patch_size: int,
+    *,
+    copies: int = 2,
+    checkpoints: bool = False,
 ) -> float:
-    """Of one token of text in the DiT, through which two copies of the latents pass."""
+    """Of one token of text in the DiT, through which so many copies of the latents pass: the clean
+    one, and others behind it."""
     width, ffn = DIT
     copy = _scale(precision, DIT_HALF) * (width + ffn * dit.mlp_ratio) * dit.hidden_size
     if not checkpoints:
-        return (2 * dit.num_layers - UNREAD) * copy / patch_size
-    # Both copies' residual streams, and the clean keys and values, which the noisy copy reads.
-    inputs = 4 * 2 * (dit.hidden_size + dit.num_heads * dit.head_dim)
-    kept = _of_layers(dit.num_layers, 2 * copy, inputs=inputs, checkpoints=True)
+        return (copies * dit.num_layers - UNREAD) * copy / patch_size
+    # All copies' residual streams, and the clean keys and values, which the noisy ones read.
+    inputs = 4 * copies * (dit.hidden_size + dit.num_heads * dit.head_dim)
+    kept = _of_layers(dit.num_layers, copies * copy, inputs=inputs, checkpoints=True)
     return kept / patch_size
 
 

@@ -106,11 +106,20 @@ def adaln_layer_parameters(width: int, rank: int | None = None) -> int:
 
 
 def dit_fixed_parameters(
-    width: int, latent_dim: int, *, rank: int | None = None, self_conditioning: bool = False
+    width: int,
+    latent_dim: int,
+    *,
+    outputs: int | None = None,
+    rank: int | None = None,
+    self_conditioning: bool = False,
 ) -> int:
-    """The DiT outside its blocks: time embedding, latent projections, output norm and AdaLN."""
+    """The DiT outside its blocks: time embedding, latent projections, output norm and AdaLN.
+
+    `outputs` of a latent; None: `latent_dim`.
+    """
+    outputs = latent_dim if outputs is None else outputs
     time = SINUSOID * width + width + 2 * (width * width + width)
-    latents = (2 + self_conditioning) * latent_dim * width + width + latent_dim
+    latents = (1 + self_conditioning) * latent_dim * width + width + outputs * (width + 1)
     last = 2 * (width * width + width) if rank is None else 3 * width * rank + 2 * width
     return time + latents + 2 * width + last
 
@@ -121,7 +130,11 @@ def dit_parameters(dit: DiTSpec) -> int:
     layer = dit_layer_parameters(width, inner, dit.head_dim, ratio=dit.mlp_ratio, bias=dit.qk_bias)
     layer += adaln_layer_parameters(width, dit.adaln_rank)
     fixed = dit_fixed_parameters(
-        width, dit.latent_dim, rank=dit.adaln_rank, self_conditioning=dit.self_conditioning
+        width,
+        dit.latent_dim,
+        outputs=dit.outputs,
+        rank=dit.adaln_rank,
+        self_conditioning=dit.self_conditioning,
     )
     return dit.num_layers * layer + fixed
 
@@ -178,12 +191,14 @@ def masked_pass_forward(vae: TextVAESpec, objective: VAEObjective, length: int) 
     }
 
 
-def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
+def dit_forward(
+    dit: DiTSpec, latents: int, prompt_blocks: bool, *, timesteps: int | None = None
+) -> Components:
     """Forward FLOPs per sequence of the training pass on [clean | noisy].
 
     The clean copy lacks the last block and, in the last layer, everything but its projections.
-    A timestep a block of the noisy copy passes AdaLN (the clean copy's one is shared by a batch);
-    with `prompt_blocks` timestep 0 too, and a product spreads them over the latents.
+    `timesteps` of the noisy copy, None: one a block, pass AdaLN (the clean copy's one is shared by
+    a batch); with `prompt_blocks` timestep 0 too, and a product spreads them over the latents.
     """
     width, inner, block = dit.hidden_size, dit.num_heads * dit.head_dim, dit.block_size
     blocks, clean = latents // block, latents - block
@@ -192,7 +207,7 @@ def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
     noisy_pairs = block * block * blocks * (blocks + 1) / 2
     clean_pairs = block * block * blocks * (blocks - 1) / 2
     layers, upper = dit.num_layers, dit.num_layers - 1
-    distinct = blocks + prompt_blocks
+    distinct = (blocks if timesteps is None else timesteps) + prompt_blocks
     spread = 2.0 * distinct * latents * (6 * layers + 2) * width if prompt_blocks else 0.0
     return {
         "attention_projections": layers * latents * (qkv + rest),
@@ -204,14 +219,16 @@ def dit_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
         "adaln_spread": spread,
         "inputs": (latents + clean) * 2.0 * dit.latent_dim * width
         + distinct * 2.0 * SINUSOID * width,
-        "output": latents * 2.0 * dit.latent_dim * width,
+        "output": latents * 2.0 * dit.outputs * width,
     }
 
 
-def estimating_forward(dit: DiTSpec, latents: int, prompt_blocks: bool) -> Components:
-    """Forward FLOPs per sequence of the noisy copy's pass that estimates the clean latents for
-    another (model.md, Eq. 57); its keys are those of `dit_forward`."""
-    parts = dit_forward(dit, latents, prompt_blocks)
+def noisy_forward(
+    dit: DiTSpec, latents: int, prompt_blocks: bool, *, timesteps: int | None = None
+) -> Components:
+    """Forward FLOPs per sequence of a pass of the noisy copy alone, such as one that estimates the
+    clean latents for another (model.md, Eq. 57); arguments and keys are those of `dit_forward`."""
+    parts = dit_forward(dit, latents, prompt_blocks, timesteps=timesteps)
     del parts["second_copy"], parts["second_copy_attention_scores"]
     parts["inputs"] -= (latents - dit.block_size) * 2.0 * dit.latent_dim * dit.hidden_size
     return parts
@@ -248,7 +265,7 @@ def dit_pass(dit: DiTSpec, latents: float, pairs: float) -> Components:
         "dit_attention_scores": dit.num_layers * 4.0 * inner * pairs,
         "dit_mlp": dit.num_layers * latents * 4.0 * dit.mlp_ratio * width * width,
         "dit_inputs": inputs,
-        "dit_output": inputs,
+        "dit_output": latents * 2.0 * dit.outputs * width,
     }
     parts = {name: passes * value for name, value in parts.items()}
     parts["dit_inputs"] += dit.self_conditioning * inputs

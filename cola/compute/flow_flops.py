@@ -39,8 +39,7 @@ def flow_density(
     """The density of one sample of a sequence's latents, behind the clean ones."""
     block = dit.block_size
     blocks = latents // block
-    clean_pairs = block * block * blocks * (blocks - 1) / 2
-    parts = dit_commit(dit, latents - block, clean_pairs)
+    parts = _clean_copy(dit, latents)
     passed = velocity_pass(dit, latents, block * block * blocks * (blocks + 1) / 2, output=output)
     backward = 1 if settings.divergence == "hutchinson" else block * dit.latent_dim
     evaluations, with_backward = density_evaluations(settings.ode_steps)
@@ -55,6 +54,21 @@ def flow_density(
         parts[key] = parts.get(key, 0.0) + with_backward * backward * each * value
     passes = (1 + dit.self_conditioning) * (evaluations + times * blocks)
     return parts | {"dit_adaln": passes * timestep_forward(dit)}
+
+
+def one_pass(dit: DiTSpec, latents: int, *, samples: int = 1) -> Components:
+    """One pass over a sequence's latents, so many times, behind the clean ones."""
+    blocks = latents // dit.block_size
+    pairs = samples * dit.block_size**2 * blocks * (blocks + 1) / 2
+    parts = _clean_copy(dit, latents) | dit_pass(dit, samples * latents, pairs)
+    return parts | {"dit_adaln": samples * timestep_forward(dit)}
+
+
+def _clean_copy(dit: DiTSpec, latents: int) -> Components:
+    """The clean latents of a sequence, without the last block, which no other sees."""
+    blocks = latents // dit.block_size
+    pairs = dit.block_size**2 * blocks * (blocks - 1) / 2
+    return dit_commit(dit, latents - dit.block_size, pairs)
 
 
 def flow_blocks(

@@ -23,6 +23,7 @@ from cola.families.embedding_diffusion.definition import EMBEDDING_DIFFUSION
 from cola.families.interface.definition import FamilyDefinition, Look, seed_of
 from cola.families.llada.definition import LLADA
 from cola.records import SOLVER_DIFFERENCE, Metric, NllKind, nll_kind_of, weakest_kind
+from cola.spec import LikelihoodSpec
 
 if TYPE_CHECKING:
     from cola.families.interface.family import Family
@@ -86,11 +87,19 @@ def union_of(part: str) -> Any:
     return Union[tuple(getattr(family, part) for family in definitions())]  # noqa: UP007
 
 
-def measured_kind(family: str, declared: NllKind, values: Mapping[str, Any]) -> NllKind:
+def has_likelihood(family: str, model: Any, settings: LikelihoodSpec) -> bool:
+    """Whether such a model (its specification, or the entry's settings) has an NLL."""
+    return definition_of(family).nll_kind(model, settings) is not None
+
+
+def measured_kind(
+    family: str, declared: NllKind | None, values: Mapping[str, Any]
+) -> NllKind | None:
     """What a run's NLL is, by its metrics: `declared` by its settings, and an estimate where a
     solver's error is not known to be small, on the validation split or, where it was tested, on the
     test split."""
-    if not definition_of(family).likelihood_is_solved or values.get(Metric.NLL) is None:
+    solved = definition_of(family).likelihood_is_solved
+    if declared is None or not solved or values.get(Metric.NLL) is None:
         return declared
     key = Metric.val(SOLVER_DIFFERENCE)
     differences = [values.get(key)]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cola.compute.channel import noise_scale
-from cola.likelihood.diffusion_bound import diffusion_bound_by_block
-from cola.likelihood.flow_density import by_block, flow_density_by_block
+from cola.likelihood.flow_density import by_block
+from cola.likelihood.prior_density import prior_nll_by_block
 from cola.models.latents.latent_model import LatentModel
 from cola.objectives.vae import Posterior
 from cola.records import (
@@ -109,7 +109,7 @@ def evidence_by_block(
     diffusion's bound is measured (0: it is left out).
     """
     suffix = f"/{sample}" if sample else ""
-    block, scale = model.dit.config.block_size, latent_scale(model)
+    block = model.dit.config.block_size
     with torch.no_grad():
         posterior = Posterior(*model.codec.encoder(tokens_BL))
         latents, width = posterior.mean.shape[1:]
@@ -120,33 +120,30 @@ def evidence_by_block(
         z = model.to_dit(z0)
         history = model.dit.clean_history(model.as_history(z, tokens_BL))
 
-    def velocity(z_Bnd: Tensor, t: float | Tensor) -> Tensor:
-        t_BK = t if isinstance(t, Tensor) else z_Bnd.new_full((len(z_Bnd), 1), t)
-        return model.dit.noisy_pass(z_Bnd, t_BK, history).float()
-
-    density = flow_density_by_block(
-        velocity,
+    found = prior_nll_by_block(
+        model.dit,
         z,
-        settings.ode_steps,
-        divergence=settings.divergence,
-        probe_Bnd=trace_probe(settings.probe, f"probe{suffix}", (latents, width), stream=stream),
-        block=block,
-        scale=scale,
+        history,
+        settings=settings,
+        stream=stream,
+        suffix=suffix,
+        scale=latent_scale(model),
+        diffusion_times=diffusion_times,
     )
     # The density of z0 rather than of z: change of variables of the border (model.md, Eq. 18).
     border = block * width * math.log(model.codec.config.scaling_factor)
-    diffusion_prior_Bb = None
-    if diffusion_times:
-        with torch.no_grad():
-            diffusion_prior_Bb = diffusion_bound_by_block(
-                velocity, z, diffusion_times, stream=stream, block=block, scale=scale
-            ).sub(border)
+    diffusion_Bb = found.diffusion_Bb
     parts = {
         "reconstruction": by_block(nll_BL.double(), model.tokens_per_block),
-        "prior": -density.extrapolated - border,
+        "prior": found.nll_Bb - border,
         "posterior": by_block(posterior.log_density(z0).double(), block),
     }
-    return Evidence(parts, density.difference, diffusion_prior_Bb, z0)
+    return Evidence(
+        parts,
+        found.solver_difference_Bb,
+        None if diffusion_Bb is None else diffusion_Bb - border,
+        z0,
+    )
 
 
 def latent_moments(z0_Bnd: Tensor) -> dict[str, Tensor]:
@@ -164,16 +161,6 @@ def latent_scale(model: LatentModel) -> float:
     """See `noise_scale`."""
     config = model.codec.config
     return noise_scale(config.log_snr, config.scaling_factor)
-
-
-def trace_probe(kind: str, purpose: str, shape_nd: tuple[int, int], *, stream: Stream) -> Tensor:
-    """Probe e (B, n, d) of model.md, Eq. 25: random signs (rademacher) or N(0, I) (gaussian).
-
-    Both have E[e e^T] = I; signs give the estimate less variance.
-    """
-    if kind == "gaussian":
-        return stream.normal(purpose, *shape_nd)
-    return stream.uniform(purpose, *shape_nd).round() * 2 - 1
 
 
 def importance_weighted_bound(

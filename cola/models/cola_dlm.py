@@ -1,10 +1,10 @@
-"""Cola DLM (model.md, Eq. 1): the text VAE, the DiT prior, and the border between their latents."""
+"""Cola DLM (model.md, Eq. 1): the text VAE, the prior, and the border between their latents."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cola.models.dit import ColaDiT
+from cola.models.dit import BlockCausalDiT
 from cola.models.dit_config import DiTConfig
 from cola.models.text_vae import TextVAE, TextVAEConfig
 from cola.spec import DiTSpec, TextVAESpec
@@ -13,7 +13,7 @@ from cola.spec import DiTSpec, TextVAESpec
 class ColaDLM(nn.Module):
     """p(x, z0) = p_theta(x | z0) p_psi(z0); q_phi(z0 | x) serves training and prompts."""
 
-    def __init__(self, vae: TextVAE, dit: ColaDiT) -> None:
+    def __init__(self, vae: TextVAE, dit: BlockCausalDiT) -> None:
         super().__init__()
         self.vae, self.dit = vae, dit
 
@@ -44,14 +44,6 @@ class ColaDLM(nn.Module):
         return z_dit / config.scaling_factor + config.shifting_factor
 
 
-def build_cola_dlm(
-    vae: TextVAESpec, dit: DiTSpec, scaling_factor: float, *, shifting_factor: float
-) -> ColaDLM:
-    """A freshly initialised model of these sizes."""
-    config = vae_config(vae, scaling_factor, shifting_factor)
-    return ColaDLM(TextVAE(config), ColaDiT(dit_config(dit)))
-
-
 def vae_config(spec: TextVAESpec, scaling_factor: float, shifting_factor: float) -> TextVAEConfig:
     """The release's configuration of a VAE specification."""
     return TextVAEConfig(
@@ -79,7 +71,7 @@ def dit_config(spec: DiTSpec) -> DiTConfig:
     """The release's configuration of a DiT specification."""
     return DiTConfig(
         txt_in_channels=spec.latent_dim,
-        txt_out_channels=spec.latent_dim,
+        txt_out_channels=spec.outputs,
         txt_dim=spec.hidden_size,
         emb_dim=spec.hidden_size,
         heads=spec.num_heads,
@@ -116,6 +108,7 @@ def vae_sizes(config: TextVAEConfig) -> TextVAESpec:
 
 def dit_sizes(config: DiTConfig) -> DiTSpec:
     """The reverse of `dit_config`."""
+    outputs = config.txt_out_channels
     return DiTSpec(
         latent_dim=config.txt_in_channels,
         hidden_size=config.emb_dim,
@@ -128,4 +121,5 @@ def dit_sizes(config: DiTConfig) -> DiTSpec:
         block_size=config.block_size,
         adaln_rank=config.adaln_rank,
         self_conditioning=config.self_conditioning,
+        output_dim=outputs if outputs != config.txt_in_channels else None,
     )

@@ -46,7 +46,8 @@ class BlockCausalDiT(PreTrainedModel):
 
     config_class: type[DiTConfig] = DiTConfig
     base_model_prefix = ""
-    # (features (B, n, C), z (B, n, d), timesteps) -> velocity (B, n, d) of latents at their times.
+    # (features (B, n, C), z (B, n, d), timesteps) -> velocity (B, n, d) of latents at their times,
+    # or what another kind of prior reads off them, as wide as that is.
     velocity: Callable[[Tensor, Tensor, TimestepEmbeddings], Tensor]
 
     def __init__(self, config: DiTConfig) -> None:

@@ -57,3 +57,8 @@ class DiTConfig(PretrainedConfig):
         self.adaln_rank = adaln_rank
         self.self_conditioning = self_conditioning
         super().__init__(**kwargs)
+
+    @property
+    def noise_width(self) -> int:
+        """Normal numbers that a generated latent is made of."""
+        return self.txt_in_channels

@@ -36,7 +36,6 @@ def latent_diagnostics(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dic
     tables: dict[str, dict[Any, Any]] = {
         "reconstruction_accuracy": reconstruction_accuracy(model, tokens_BL, stream),
         "active_units": active_units(model, tokens_BL),
-        "fm_at_time": flow_matching_by_time(model, tokens_BL, stream),
         "decode_accuracy_at_noise": latent_smoothness(model, tokens_BL, stream),
         "decode_accuracy_on_the_way": interpolation(model, tokens_BL),
         "probe_accuracy_at_offset": probe["accuracy"],
@@ -44,6 +43,12 @@ def latent_diagnostics(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dic
     }
     named = {f"{table}/{key}": value for table, row in tables.items() for key, value in row.items()}
     return {"log_snr": float(posterior_of(model, tokens_BL).log_snr()), **named}
+
+
+def flow_diagnostics(model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
+    """The measurements that a study logs of a finished flow, by name."""
+    by_time = flow_matching_by_time(model, tokens_BL, stream)
+    return {f"fm_at_time/{time}": value for time, value in by_time.items()}
 
 
 @torch.no_grad()

@@ -50,14 +50,22 @@ def flow_draws(
     )
     draws = {name: value_BK.expand(-1, blocks) for name, value_BK in times.items()}
     draws["z1"] = stream.normal("z1", latents, width)
-    if objective.has_prompts(block):
-        is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
-        # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
-        known_Bb = 1 + (stream.uniform("prompt_length", blocks) * (block - 1)).long()
-        position_s = torch.arange(block, device=known_Bb.device)
-        prompt_Bbs = is_prompt_Bb[..., None] & (position_s < known_Bb[..., None])
-        draws["prompt_Bn"] = prompt_Bbs.flatten(1)
-    return draws
+    return draws | prompt_draws(objective, latents, block, stream=stream)
+
+
+def prompt_draws(
+    objective: FlowSpec, latents: int, block: int, *, stream: Stream
+) -> dict[str, Tensor]:
+    """prompt_Bn of `flow_draws`, where it has it."""
+    if not objective.has_prompts(block):
+        return {}
+    blocks = latents // block
+    is_prompt_Bb = stream.uniform("prompt_block", blocks) < objective.prompt_block_probability
+    # 1 to s - 1 known latents on the left: a wholly known block has nothing to learn.
+    known_Bb = 1 + (stream.uniform("prompt_length", blocks) * (block - 1)).long()
+    position_s = torch.arange(block, device=known_Bb.device)
+    prompt_Bbs = is_prompt_Bb[..., None] & (position_s < known_Bb[..., None])
+    return {"prompt_Bn": prompt_Bbs.flatten(1)}
 
 
 def _times(

@@ -12,17 +12,10 @@ from torch import Tensor
 
 from cola.models.cola_dlm import ColaDLM
 from cola.models.text_vae import Encoder
-from cola.objectives.flow_matching import (
-    ESTIMATES,
-    flow_draws,
-    flow_matching_errors,
-    flow_matching_loss,
-)
-from cola.objectives.flow_times import LikelihoodWeighting
-from cola.objectives.learned_schedule import LearnedSchedule
+from cola.objectives.prior_training import PriorTraining
 from cola.objectives.vae import Posterior, vae_draws, vae_terms
 from cola.seeding import Stream
-from cola.spec.objectives import JointObjective, LikelihoodTime, VAEObjective
+from cola.spec.objectives import JointObjective, VAEObjective
 
 RESTING_NOISE = "resting_noise"  # the posterior's noise in a step that does not train the VAE
 
@@ -34,6 +27,7 @@ def joint_draws(
     tokens_BL: Tensor,
     stream: Stream,
     *,
+    prior: PriorTraining,
     positions: Sequence[int],
     global_size: int,
     stage_step: int,
@@ -42,17 +36,13 @@ def joint_draws(
     config = model.vae.config
     latents = tokens_BL.shape[1] // config.patch_size
     shape = (len(tokens_BL), latents, config.latent_dim)
-    draws = flow_draws(
-        stage2,
+    draws = prior.draws(
         shape,
-        model.dit.config.block_size,
         stream=stream,
         positions=positions,
         global_size=global_size,
-        weighting=likelihood_weighting(model, stage2),
+        stage_step=stage_step,
     )
-    if stage2.estimates(stage_step):
-        draws[ESTIMATES] = torch.ones(len(tokens_BL), 1, dtype=torch.bool, device=tokens_BL.device)
     if not stage2.trains_vae(stage_step):
         return {**draws, RESTING_NOISE: stream.normal("posterior", latents, config.latent_dim)}
     return {**draws, **vae_draws(model.vae, stage1, tokens_BL, stream=stream)}
@@ -66,7 +56,7 @@ def joint_loss(
     tokens_BL: Tensor,
     draws: dict[str, Tensor],
     *,
-    schedule: LearnedSchedule | None = None,
+    prior: PriorTraining,
 ) -> dict[str, Tensor]:
     """The loss and its parts; `gradient_mode` decides which of them reach the VAE.
 
@@ -84,34 +74,15 @@ def joint_loss(
     z0 = model.to_dit(z0)
     if stage2.gradient_mode not in ("joint", "scratch"):
         z0 = z0.detach()
-    terms["fm"], learned = _flow_loss(model, z0, draws, schedule)
-    loss = loss + learned + stage2.fm_weight(model.vae.config.latent_dim) * terms["fm"]
+    found = prior.loss(z0, draws)
+    terms |= found.terms
+    loss = loss + found.added + stage2.fm_weight(model.vae.config.latent_dim) * found.value
     if reference is not None and RESTING_NOISE not in draws:
         with torch.no_grad():
             anchor = Posterior(*reference(tokens_BL))
         terms["reference_kl"] = kl_between(posterior, anchor) / model.vae.config.patch_size
         loss = loss + stage2.lambda_ref * terms["reference_kl"]
     return {"loss": loss, **terms}
-
-
-def _flow_loss(
-    model: ColaDLM, z0: Tensor, draws: dict[str, Tensor], schedule: LearnedSchedule | None
-) -> tuple[Tensor, Tensor | float]:
-    """L_FM, and what a learned schedule adds to the loss."""
-    if schedule is None:
-        return flow_matching_loss(model.dit, z0, draws), 0.0
-    t_Bb, weight_Bb, log_density_Bb = schedule(draws["quantile_Bb"])
-    timed = {**draws, "t_Bb": t_Bb, "weight_Bb": weight_Bb}
-    error_Bn = flow_matching_errors(model.dit, z0, timed)
-    return error_Bn.mean(), schedule.variance_loss(error_Bn, log_density_Bb)
-
-
-def likelihood_weighting(model: ColaDLM, stage2: JointObjective) -> LikelihoodWeighting | None:
-    """Times and weights of the likelihood's bound; None where others are asked for."""
-    if not isinstance(stage2.timestep, LikelihoodTime):
-        return None
-    config = model.vae.config
-    return LikelihoodWeighting.of(config.log_snr, config.scaling_factor)
 
 
 def kl_between(q: Posterior, r: Posterior) -> Tensor:

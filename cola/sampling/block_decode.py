@@ -1,6 +1,6 @@
 """Generation of Cola DLM block by block (model.md, Eqs. 19 to 22), and infilling.
 
-Encode the prompt; then denoise a block of latents behind the clean prefix, decode it, commit it.
+Encode the prompt; then make a block of latents behind the clean prefix, decode it, commit it.
 Shapes: B batch, s latents a block, d latent width, P tokens a block, V vocabulary.
 """
 
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cola.models.adaln import CachedTimestep, TimestepEmbeddings, TimestepTable
-from cola.models.dit import BlockCausalDiT
-from cola.models.kv_cache import KVCache, rounded_up
+from cola.models.kv_cache import rounded_up
 from cola.models.latents.latent_model import LatentModel
 from cola.models.onednn import for_generation
 from cola.sampling import static_step
+from cola.sampling.block_samplers import block_sampler
 from cola.sampling.first_block import (
     UNKNOWN,
     KnownBlock,
@@ -25,7 +24,6 @@ from cola.sampling.first_block import (
     complete_patches,
     encode_known,
 )
-from cola.sampling.ode import evaluation_times, integrate, time_grid
 from cola.sampling.tokens import sample_tokens, seen_tokens
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -46,7 +44,7 @@ class Block:
 
 
 class BlockDecoder:
-    """Denoises and decodes one block at a time for rows that each have a clean prefix.
+    """Makes and decodes one block at a time for rows that each have a clean prefix.
 
     Rows may be added and dropped between two blocks. The caches hold at most `rows` rows of
     `capacity` latents.
@@ -58,7 +56,7 @@ class BlockDecoder:
         self.model, self._settings = model, settings
         self._dit, self._decoder = for_generation(model.dit), model.codec.decoder
         like = torch.zeros(0, device=model.dit.txt_in.proj.weight.device)
-        self._timesteps = SolverTimesteps(self._dit, settings, like)
+        self._sampler = block_sampler(self._dit, settings, like)
         fixed = static_step.fixed_shapes(like.device)
         step = rounded_up(COLUMNS, model.dit.config.block_size) if fixed else None
         self._cache = self._dit.new_cache(rows, capacity, like, step=step)
@@ -111,14 +109,7 @@ class BlockDecoder:
         """Latents, token ids, logits and tokens seen of a block of every row: a step of fixed
         shapes."""
         part = KnownBlock(*known, anything=True) if known[0] is not None else None
-        z_Bsd = denoise_block(
-            self._dit,
-            part,
-            self._settings,
-            z1_Bsd=noise_Bsd,
-            cache=self._cache,
-            solver_timesteps=self._timesteps,
-        )
+        z_Bsd = self._sampler(part, noise_Bsd, self._cache)
         logits = self._decoder.write(self.model.from_dit(z_Bsd), self._decoder_cache)
         tokens_BP, seen_BV = decode_tokens(
             logits,
@@ -178,62 +169,6 @@ def blocks(
             decoder.keep(block, list(range(batch)))
 
 
-class SolverTimesteps:
-    """Embeddings of the solver's times, cached because every block passes the same ones."""
-
-    def __init__(self, dit: BlockCausalDiT, settings: GenerationSpec, like: Tensor) -> None:
-        self._dit, self._like = dit, like
-        self.grid = time_grid(settings.time_grid, settings.steps)
-        times = sorted(set(evaluation_times(self.grid, settings.solver)))
-        t_1K = like.new_tensor([times])
-        table = TimestepTable(dit.embed_times(t_1K), t_1K)
-        self._cached = {t: CachedTimestep(table, index) for index, t in enumerate(times)}
-
-    def uniform(self, t: float) -> TimestepEmbeddings:
-        """All latents at time t, which must be one of the solver's."""
-        return self._cached[t]
-
-    def with_clean(self, t: float, clean_Bs: Tensor) -> TimestepEmbeddings:
-        """Clean latents at time 0, the others at time t."""
-        return self._dit.timesteps(self._like.new_full((1, 1), t), clean_Bs)
-
-
-def denoise_block(
-    dit: BlockCausalDiT,
-    known: KnownBlock | None,
-    settings: GenerationSpec,
-    *,
-    z1_Bsd: Tensor,
-    cache: KVCache,
-    solver_timesteps: SolverTimesteps,
-) -> Tensor:
-    """Latents (B, s, d) of one block behind the cached prefix, integrated from the noise z1.
-
-    With guidance (model.md, Eq. 20); where the prefix is empty it has no effect. Known latents
-    (None: there are none) are pinned (model.md, Eq. 21): clean repaint holds them at z0 and
-    timestep 0 in every evaluation, partial repaint at their own z_t and time t.
-    """
-    guided = settings.guidance_scale != 1.0
-    clean = settings.first_block != "partial_repaint"
-    rotary = dit.block_rotary(cache)
-
-    def pinned(z: Tensor, t: float, known: KnownBlock) -> Tensor:
-        held = known.z_Bsd if clean else (1 - t) * known.z_Bsd + t * z1_Bsd
-        return torch.where(known.known_Bs[..., None], held, z)
-
-    def velocity(z: Tensor, t: float) -> Tensor:
-        timesteps = solver_timesteps.uniform(t)
-        if known is not None:
-            z = pinned(z, t, known)
-            if clean:
-                timesteps = solver_timesteps.with_clean(t, known.known_Bs)
-        conditional, alone = dit.denoise(z, timesteps, rotary, cache=cache, guided=guided)
-        return alone + settings.guidance_scale * (conditional - alone) if guided else conditional
-
-    z = integrate(velocity, z1_Bsd, solver_timesteps.grid, solver=settings.solver)
-    return z if known is None else pinned(z, 0.0, known)
-
-
 def decode_tokens(
     logits_BPV: Tensor,
     settings: GenerationSpec,
@@ -274,13 +209,13 @@ class GenerationDraws:
     """Random numbers of a generation, a function of the sample and the block alone."""
 
     def __init__(self, model: LatentModel, settings: GenerationSpec, stream: Stream) -> None:
-        self._shape = (model.dit.config.block_size, model.dit.config.txt_in_channels)
+        self._shape = (model.dit.config.block_size, model.dit.config.noise_width)
         self._per_block, self._stream = model.tokens_per_block, stream
         self._device = model.dit.txt_in.proj.weight.device
         self.tokens = self.uniform if settings.temperature > 0 else None
 
     def noise(self, number: int) -> Tensor:
-        """z1 of the block of that number, (B, s, d)."""
+        """Normal numbers that the block of that number is made of, (B, s, d) or more a latent."""
         return self._stream.normal(f"z1/{number}", *self._shape).to(self._device)
 
     def uniform(self, number: int) -> Tensor:

@@ -92,7 +92,7 @@ def _numbers(
 ) -> tuple[Tensor, Tensor]:
     """z1 (R, s, d) and what a block's tokens are drawn with (R, P), the same in all copies."""
     config, device = model.dit.config, model.dit.txt_in.proj.weight.device
-    shape = (config.block_size, config.txt_in_channels)
+    shape = (config.block_size, config.noise_width)
     noise = normal_rows(stream, f"z1/{number}", shape, draws)
     uniform = uniform_rows(stream, f"token/{number}", model.tokens_per_block, draws)
     return noise.to(device).repeat(copies, 1, 1), uniform.to(device).repeat(copies, 1)

@@ -79,6 +79,10 @@ class GenerationSpec(Spec):
         temperature, cut-off, penalty or guidance, and one token a pass in random order."""
         return self.model_copy(update=ANCESTRAL)
 
+    def in_one_pass(self) -> GenerationSpec:
+        """The same settings for a prior that makes a block of noise at once: one unguided step."""
+        return self.model_copy(update=ONE_PASS)
+
     def unmasking_blocks(self, tokens: int) -> list[tuple[int, int, int]]:
         """(first token, end, passes) of the blocks in which so many tokens are unmasked, at least
         one."""
@@ -107,6 +111,15 @@ ANCESTRAL: dict[str, Any] = {
     "tokens_per_pass": 1,
     "unmasking_block": None,
     "unmasking_guidance_scale": 1.0,
+}
+
+
+# The step from noise to latents, in place of a flow's solution.
+ONE_PASS: dict[str, Any] = {
+    "steps": 1,
+    "guidance_scale": 1.0,
+    "solver": "euler",
+    "time_grid": "uniform",
 }
 
 

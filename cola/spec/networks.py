@@ -1,8 +1,8 @@
-"""Sizes of the networks that families are made of (docs/model.md)."""
+"""Sizes of the networks that families are made of, and kinds of priors (docs/model.md)."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -84,7 +84,7 @@ class TextVAESpec(Spec):
 class DiTSpec(SparseSpec):
     """Block-causal diffusion transformer over latents (model.md, Eq. 17)."""
 
-    sparse_keys: ClassVar[tuple[str, ...]] = ("adaln_rank", "self_conditioning")
+    sparse_keys: ClassVar[tuple[str, ...]] = ("adaln_rank", "self_conditioning", "output_dim")
 
     hidden_size: PositiveInt = Field(description="Width of the residual stream.")
     num_layers: PositiveInt = Field(description="Number of blocks.")
@@ -111,6 +111,15 @@ class DiTSpec(SparseSpec):
         default=False,
         description="Whether the network is given an estimate of the clean latents, its own.",
     )
+    output_dim: PositiveInt | None = Field(
+        default=None,
+        description="Numbers that the network says of a latent; null: a velocity, `latent_dim`.",
+    )
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network says of a latent."""
+        return self.latent_dim if self.output_dim is None else self.output_dim
 
     @model_validator(mode="after")
     def _rope_fits(self) -> DiTSpec:
@@ -128,6 +137,46 @@ class DiTSpec(SparseSpec):
                 "null for full projections"
             )
         return self
+
+
+class FlowPrior(Spec):
+    """A continuous flow from noise (model.md, Eqs. 3 to 9)."""
+
+    kind: Literal["flow"] = Field(
+        default="flow", description="A flow from noise, trained by flow matching."
+    )
+
+
+class MixturePrior(Spec):
+    """A Gaussian mixture over a block's latents, given the blocks before it (model.md, Eq. 61)."""
+
+    kind: Literal["mixture"] = Field(
+        default="mixture",
+        description="A mixture of Gaussians over all latents of a block, from one pass behind the "
+        "blocks before it: its density is exact, and its loss.",
+    )
+    components: PositiveInt = Field(
+        default=16,
+        description="Gaussians of the mixture; given one of them, a block's latents are "
+        "independent.",
+    )
+
+    def outputs(self, latent_dim: int) -> int:
+        """Numbers that the network says of a latent: weights, means, scales."""
+        return self.components * (2 * latent_dim + 1)
+
+
+class DriftingPrior(Spec):
+    """A generator of one step, trained by drifting (model.md, Eqs. 65 to 67)."""
+
+    kind: Literal["drifting"] = Field(
+        default="drifting",
+        description="A generator that makes a block of noise in one pass, trained by a field that "
+        "draws its samples to the text's latents and apart from one another; it has no likelihood.",
+    )
+
+
+PriorSpec = Annotated[FlowPrior | MixturePrior | DriftingPrior, Field(discriminator="kind")]
 
 
 def check_heads(hidden_size: int, num_heads: int) -> None:

@@ -177,6 +177,7 @@ class JointObjective(FlowSpec):
         "lambda_mask",
         "lambda_fm_per",
         "reference_in",
+        "drift_samples",
     )
 
     gradient_mode: Literal["frozen_vae", "detach_target", "joint", "interval", "scratch"] = Field(
@@ -224,6 +225,13 @@ class JointObjective(FlowSpec):
         description="Share of the steps in which the prior is given its own estimate of the clean "
         "latents, from a first pass without gradient. Above 0, likelihood and generation evaluate "
         "it in two passes.",
+    )
+
+    drift_samples: int = Field(
+        default=2,
+        ge=2,
+        description="Samples of a block behind one history that a drifting prior is trained by: "
+        "each is drawn to the text's latents and away from the others. Each takes a pass.",
     )
 
     def estimates(self, step: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -15,7 +16,8 @@ from pydantic import (
 
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings
-from cola.families.registry import definition_of, names, place_of, union_of
+from cola.families.registry import definition_of, has_likelihood, names, place_of, union_of
+from cola.spec.inference import LikelihoodSpec
 from cola.spec.schema import or_list_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -82,6 +84,22 @@ def by_family(schema: dict[str, Any]) -> None:
 def in_order(entries: dict[str, FamilySettings]) -> dict[str, FamilySettings]:
     """By family, in the registry's order; variants of one family as the study lists them."""
     return dict(sorted(entries.items(), key=lambda item: place_of(item[1].family)))
+
+
+def check_likelihood(
+    entries: Mapping[str, FamilySettings], settings: LikelihoodSpec, where: str
+) -> None:
+    """Refuse what needs an NLL of every entry.
+
+    Raises:
+        ValueError: naming the entry that has none.
+    """
+    for name, entry in entries.items():
+        if not has_likelihood(entry.family, entry, settings):
+            raise ValueError(
+                f"{where} needs a likelihood, and families.{name} has none (its prior is a "
+                "generator); compare it by the task predictive or by continuation/token_accuracy"
+            )
 
 
 def without_families(

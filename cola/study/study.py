@@ -21,7 +21,7 @@ from cola.spec.locations import LocalPath, StorageAddress
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
 from cola.study.designs import Design, TrajectoryDesign
-from cola.study.families import Families, by_family
+from cola.study.families import Families, by_family, check_likelihood
 from cola.study.ladders import (
     check_batch_rules,
     check_given,
@@ -361,6 +361,9 @@ class StudySpec(Spec):
                 f"must fit data.sequence_length={length}"
             )
         check_tasks_fit(self.evaluation, length)
+        if "likelihood" in self.evaluation.tasks:
+            where = "evaluation.tasks: likelihood"
+            check_likelihood(self.families, self.evaluation.likelihood, where)
         for name, settings in self.families.items():
             multiple, keys = definition_of(settings.family).sequence_multiple(settings)
             if length % multiple:

@@ -14,7 +14,7 @@ from torch import Tensor
 from cola.data import micro_batches
 from cola.errors import RunError, SpecError, one_line
 from cola.families.interface.family import Batch, Family, StageModule
-from cola.families.registry import family_of
+from cola.families.registry import family_of, has_likelihood
 from cola.seeding import Stream
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
@@ -222,7 +222,10 @@ def evaluation_seconds(spec: RunSpec, execution: Execution) -> float:
 def _score(spec: RunSpec, family: Family, model: torch.nn.Module, *, tokens: torch.Tensor) -> None:
     stream = Stream(0, 0, range(len(tokens)), device=tokens.device)
     with autocast(tokens.device, spec.training.precision):
-        family.likelihood(model, tokens, spec.evaluation.likelihood, stream=stream)
+        if has_likelihood(spec.family, spec.model, spec.evaluation.likelihood):
+            family.likelihood(model, tokens, spec.evaluation.likelihood, stream=stream)
+        else:
+            family.measurements(model, tokens, stream)
 
 
 def random_tokens(spec: RunSpec, rows: int, device: torch.device) -> Tensor:

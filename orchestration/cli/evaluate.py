@@ -230,7 +230,7 @@ def request_of(
         texts,
         limited="task_items" in given,
         few_shot_tokens=tokens,
-        unread=tuple(unread_by_family(given, model.family)),
+        unread=tuple(unread_by_family(given, model.family, model.sizes())),
     )
 
 

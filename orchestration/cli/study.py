@@ -312,8 +312,8 @@ def generate(
         check_is_text(option, text)
     note = partial(typer.echo, err=True)
     given = [change.partition("=")[0].strip() for change in changes]
-    for key in unread_by_family((f"generation.{key}" for key in given), spec.family):
-        note(f"{key} has no effect: {spec.family} models do not read it")
+    for key in unread_by_family([f"generation.{k}" for k in given], spec.family, spec.model):
+        note(f"{key} has no effect: this {spec.family} model does not read it")
     pieces = generated(folder, run, (prompt, right), generation, seed=seed, notify=note)
     if as_json:
         found = {"run": run, "run_key": folder.name, "prompt": prompt, "right": right,

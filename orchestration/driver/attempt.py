@@ -10,7 +10,7 @@ from typing import Any
 
 from cola.errors import ColaError, StorageError, one_line
 from cola.files import is_temporary, read_record, write_atomically
-from cola.records import Tag
+from cola.records import NO_LIKELIHOOD, Tag
 from cola.study import StudySpec
 from orchestration.checkpoint.store import with_absolute_storage
 from orchestration.planning.plan import PlannedRun
@@ -170,7 +170,7 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
         Tag.SEED: str(run.spec.seed),
         Tag.STATUS: "running",
         Tag.RETRY: str(run.retry),
-        Tag.NLL_KIND: run_nll_kind(run.spec, {}),
+        Tag.NLL_KIND: run_nll_kind(run.spec, {}) or NO_LIKELIHOOD,
         Tag.COMPUTE: run.spec.compute,
         Tag.CORE_PARAMETERS: str(run.core_parameters),
         Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
@@ -193,7 +193,8 @@ def closing_tags(run: PlannedRun, ledger: Ledger) -> dict[str, str]:
     entry = ledger.known_entry(run.key)
     outcome = read_outcome(ledger.run_folder(run.key))
     tags = {Tag.ATTEMPTS: str(len(entry.attempts)), Tag.STATUS_REASON: entry.reason or ""}
-    tags[Tag.NLL_KIND] = run_nll_kind(run.spec, last_values(ledger.run_folder(run.key)))
+    kind = run_nll_kind(run.spec, last_values(ledger.run_folder(run.key)))
+    tags[Tag.NLL_KIND] = kind or NO_LIKELIHOOD
     if outcome is not None:
         tags[Tag.DATA_ORDER] = json.dumps(outcome.order_digests)
         if outcome.stop_code is not None:

@@ -216,7 +216,16 @@ def evaluate_target(
     log.info("evaluating %s: %s", target.name, ", ".join(settings.tasks))
     answers = executor.answers(target)
     with task_progress(target.name, show_progress) as report:
-        results = list(evaluate_tasks(tasks, answers, target.answers, about=about, progress=report))
+        results = list(
+            evaluate_tasks(
+                tasks,
+                answers,
+                target.answers,
+                about=about,
+                sizes=target.sizes(),
+                progress=report,
+            )
+        )
     return EvaluationReport(
         target,
         request.seed,

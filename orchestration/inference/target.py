@@ -6,6 +6,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -64,6 +65,11 @@ class Target:
     def run_spec(self) -> RunSpec | None:
         """The run's specification; None for a plain folder."""
         return None if self.run_folder is None else load_run_spec(self.run_folder)
+
+    def sizes(self) -> Any:
+        """The model's specification; None where its family gives none of a plain folder."""
+        spec = self.run_spec()
+        return family_of(self.family).sizes_in(self.model_folder) if spec is None else spec.model
 
     def settings(self) -> EvaluationSpec:
         """The run's evaluation settings; the defaults for a plain folder."""

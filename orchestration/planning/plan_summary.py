@@ -285,12 +285,12 @@ def _token_nats(plan: Plan) -> float:
 
 def unread_settings(study: StudySpec) -> list[str]:
     """Settings of generation, likelihood and latents that were given but that no family reads."""
-    families = [definition_of(settings.family) for settings in study.families.values()]
-    read = {
-        "generation": frozenset().union(*(family.generation_keys for family in families)),
-        "likelihood": frozenset().union(*(family.likelihood_keys for family in families)),
-    }
+    entries = [(definition_of(each.family), each) for each in study.families.values()]
     parts = {"generation": study.evaluation.generation, "likelihood": study.evaluation.likelihood}
+    read = {
+        part: frozenset().union(*(family.keys_read(part, each) for family, each in entries))
+        for part in parts
+    }
     latent = study.rules.latent.model_dump(exclude_none=True) if study.rules.latent else {}
     ruled = frozenset().union(*(settings.latent_keys for settings in study.families.values()))
     return [f"rules.latent.{key}" for key in latent if key not in ruled] + [

@@ -91,11 +91,17 @@ class ServedModel:
     context: int | None
     fills_gaps: bool
     gives_logprobs: bool
+    sizes: Any = None  # the model's specification, where it is known
+
+    @property
+    def keys_read(self) -> frozenset[str]:
+        """Generation settings that the model reads."""
+        return self.definition.keys_read("generation", self.sizes)
 
     def read_settings(self, settings: GenerationSpec) -> dict[str, Any]:
-        """What the family reads of generation settings, by the names that requests have."""
+        """What the model reads of generation settings, by the names that requests have."""
         values = settings.model_dump(mode="json")
-        read = sorted(self.definition.generation_keys)
+        read = sorted(self.keys_read)
         return {OWN_NAMES.get(key, key): values[key] for key in read}
 
 
@@ -284,7 +290,7 @@ def _settings(body: Body, served: ServedModel, tokens: int) -> GenerationSpec:
     given = {"temperature": temperature, "top_p": top_p}
     own = _own_settings(body.model_extra or {}, served)
     for key, value in (("temperature", body.temperature), ("top_p", top_p)):
-        if value is not None and key not in served.definition.generation_keys:
+        if value is not None and key not in served.keys_read:
             raise RequestError(
                 f"{key}: {served.definition.label} models do not read it; leave it out", param=key
             )
@@ -299,7 +305,7 @@ def _settings(body: Body, served: ServedModel, tokens: int) -> GenerationSpec:
 
 def _own_settings(given: Mapping[str, Any], served: ServedModel) -> dict[str, Any]:
     """Settings of the family that are no keys of OpenAI's."""
-    read = served.definition.generation_keys - OWN_NAMES.keys()
+    read = served.keys_read - OWN_NAMES.keys()
     for key in given:
         if key in OWN_NAMES:
             raise RequestError(f"{key}: is called {OWN_NAMES[key]} here", param=key)

@@ -32,6 +32,7 @@ def opened_service(name: str, root: Path, token: AccessToken, *, rows: int) -> S
         context=model.context,
         fills_gaps=model.family.fills_gaps,
         gives_logprobs=gives_logprobs(model),
+        sizes=model.family.sizes_of(model.model),
     )
     return Service(served, model.tokenizer, Engine(model, rows), token)
 

@@ -40,9 +40,10 @@ def exported_difference(run_folder: Path) -> float | None:
 
 def run_nll_kind(
     spec: RunSpec, values: Mapping[str, Any], likelihood: LikelihoodSpec | None = None
-) -> NllKind:
+) -> NllKind | None:
     """What the NLL of a run's validation is, by the metrics of that validation; without one, what
-    its settings ask for. `likelihood`: those of another measurement in place of the run's own."""
+    its settings ask for. `likelihood`: those of another measurement in place of the run's own.
+    None: the model has no likelihood."""
     settings = likelihood or spec.evaluation.likelihood
     declared = definition_of(spec.family).nll_kind(spec.model, settings)
     return measured_kind(spec.family, declared, values)

@@ -59,7 +59,12 @@ def task_metrics(
     about = about_model(family.name, evaluated.context, VALIDATION_SEED)
     results = list(
         evaluate_tasks(
-            tasks, answers, folder, about=about, progress=lambda task, done, total: keep_alive()
+            tasks,
+            answers,
+            folder,
+            about=about,
+            sizes=run.model,
+            progress=lambda task, done, total: keep_alive(),
         )
     )
     collect_results(run_folder)

@@ -131,10 +131,11 @@ class Evaluate(StepHook):
         metrics = summary_of(rows, self._data, state.family)
         if tested:
             metrics |= summary_of(tested, self._data, state.family, split="test")
-        nll_by_sequence = {sequence: row["nll"] for sequence, row in rows.items()}
-        nll = metrics[Metric.NLL]
+        nll_by_sequence = {i: row["nll"] for i, row in rows.items() if "nll" in row}
+        nll = metrics.get(Metric.NLL)
         state.validation = Validation(state.step, nll, nll_by_sequence, metrics)
-        log.info("step %d: validation NLL %.4f nats/token", state.step, nll)
+        known = "none" if nll is None else f"{nll:.4f} nats/token"
+        log.info("step %d: validation NLL %s", state.step, known)
         if self._journal is not None:
             self._journal.write(
                 "evaluation", state.step, time.time(), values=progress_metrics(state) | metrics

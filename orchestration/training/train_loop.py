@@ -54,11 +54,11 @@ Outcome = Literal["finished", "interrupted", "diverged"]
 
 @dataclass(frozen=True)
 class Validation:
-    """NLL in nats per token after a step: of all validation sequences and of each, by id; with all
-    that was measured, by metric."""
+    """NLL in nats per token after a step: of all validation sequences and of each, by id (None and
+    nothing of a model without a likelihood); with all that was measured, by metric."""
 
     step: int
-    nll: float
+    nll: float | None
     nll_by_sequence: dict[int, float]
     metrics: dict[str, float] = field(default_factory=dict)
 

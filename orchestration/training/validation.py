@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cola.data import PreparedData, Split
 from cola.evaluation.clusters import clustered_mean
 from cola.evaluation.topic_probe import topic_probe
 from cola.families.interface.family import Family
+from cola.families.registry import has_likelihood
 from cola.hidden_topics.truth import true_nll
 from cola.records import EXCESS, VALIDATION_SEED, Metric, SampleRecord
 from cola.seeding import Stream
@@ -69,23 +70,26 @@ def summary_of(
     *,
     split: Split = "validation",
 ) -> dict[str, float]:
-    """NLL in nats per token, bits per byte and the rest, from likelihood rows by sequence id.
+    """NLL in nats per token and bits per byte, where the model has a likelihood, and the rest, from
+    likelihood rows by sequence id.
 
     Standard errors (of what is in nats per token) are over documents: they measure how well these
     represent the corpus, not how tight a bound is. Metrics of the test split have their own names.
     """
     ids, packed = np.array(list(rows)), data.split(split)
     documents_B = packed.documents_of(ids)
-    nll_B = np.array([row["nll"] for row in rows.values()])
-    total_nats = float(nll_B.sum() * packed.sequence_length)
-    total_bytes = int(packed.bytes_of(ids).sum())
-    found = clustered_mean(nll_B, documents_B)
-    metrics = {
-        Metric.NLL: found.mean,
-        Metric.NLL_STANDARD_ERROR: found.standard_error,
-        Metric.BITS_PER_BYTE: total_nats / math.log(2) / total_bytes,
-        Metric.CLUSTERS: float(found.clusters),
-    }
+    metrics = {Metric.CLUSTERS: float(len(set(documents_B.tolist())))}
+    if "nll" in rows[ids[0]]:
+        nll_B = np.array([row["nll"] for row in rows.values()])
+        total_nats = float(nll_B.sum() * packed.sequence_length)
+        total_bytes = int(packed.bytes_of(ids).sum())
+        found = clustered_mean(nll_B, documents_B)
+        metrics = {
+            Metric.NLL: found.mean,
+            Metric.NLL_STANDARD_ERROR: found.standard_error,
+            Metric.BITS_PER_BYTE: total_nats / math.log(2) / total_bytes,
+            Metric.CLUSTERS: float(found.clusters),
+        }
     pooled = {}
     for name in sorted(rows[ids[0]].keys() - {"nll"}):
         values_B = np.array([row[name] for row in rows.values()])
@@ -145,10 +149,13 @@ def likelihood_rows(
     split: Split = "validation",
 ) -> dict[int, dict[str, float]]:
     """NLL and its parts (nats per token), and diagnostics, of a split's sequences by id; of
-    generated text also what the NLL exceeds the source's by."""
+    generated text also what the NLL exceeds the source's by. Of a model that has no likelihood they
+    are `Family.measurements`."""
     rows_BL = data.split(split).rows(ids)
     tokens_BL = torch.from_numpy(rows_BL).to(device)
     stream = Stream(VALIDATION_SEED, 0, [int(i) for i in ids], device=device)
+    if not has_likelihood(family.name, family.sizes_of(model), settings):
+        return _by_sequence(family.measurements(model, tokens_BL, stream), ids)
     likelihood = family.likelihood(model, tokens_BL, settings, stream=stream)
     nats = {"nll": likelihood.nll_B, **likelihood.parts}
     length = tokens_BL.shape[1]
@@ -158,6 +165,10 @@ def likelihood_rows(
         values[f"{EXCESS}_nats_per_token"] = values["nll"].cpu() - truth_B
     values |= likelihood.diagnostics
     values |= {f"{POOLED}{name}": value for name, value in likelihood.pooled.items()}
+    return _by_sequence(values, ids)
+
+
+def _by_sequence(values: dict[str, Tensor], ids: np.ndarray) -> dict[int, dict[str, float]]:
     return {
         int(sequence): {name: float(value[row]) for name, value in values.items()}
         for row, sequence in enumerate(ids)

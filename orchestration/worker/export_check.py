@@ -27,11 +27,11 @@ def exported_nll_difference(
     """NLL (nats/token) of the model in `folder` less that of the last validation.
 
     Both are means over the first `MOST_SEQUENCES` sequences of that validation, with its noise.
-    None where the run was not validated after its last step by these workers. `keep_alive` is
-    called after every few sequences.
+    None where the run was not validated after its last step by these workers, or has no NLL.
+    `keep_alive` is called after every few sequences.
     """
     validation = state.validation
-    if validation is None or validation.step != state.step:
+    if validation is None or validation.step != state.step or validation.nll is None:
         return None
     recorded = dict(sorted(validation.nll_by_sequence.items())[:MOST_SEQUENCES])
     ids, device = np.array(list(recorded)), state.engine.device

@@ -193,7 +193,7 @@ def family_problem(family: str, validation: Validation | None, lines: ReferenceL
 
 def guess_problem(validation: Validation | None, lines: ReferenceLines) -> str | None:
     """One sentence where the model knows less than that its tokens are tokens."""
-    if validation is None or validation.nll < lines.uniform:
+    if validation is None or validation.nll is None or validation.nll < lines.uniform:
         return None
     problem = (
         f"its validation NLL of {validation.nll:.3f} nats a token is not below that of a uniform "

@@ -162,15 +162,14 @@ def entry_values(entry: str, results: Sequence[ArmResult]) -> dict[str, Any]:
     settings = study.families[entry]
     family, likelihood = definition_of(settings.family), study.evaluation.likelihood
     declared = family.nll_kind(settings, likelihood)
+    kinds = [measured_kind(settings.family, declared, result.metrics) for result in results]
     training, notes = training_values(results)
     left_out = sum(result.left_out for result in results)
     if left_out:
         notes.append(f"{left_out} trials of an earlier space are neither counted nor searched")
     return {
         "family": settings.family,
-        "nll_kind": weakest_kind(
-            measured_kind(settings.family, declared, result.metrics) for result in results
-        ),
+        "nll_kind": weakest_kind(kind for kind in kinds if kind is not None),
         "searched": {key: searched(key, results) for key in results[0].space},
         "budgets": [budget_values(result) for result in results],
         "training": training or None,

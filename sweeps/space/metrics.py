@@ -19,17 +19,21 @@ from cola.records import (
     RATE,
     Metric,
 )
+from cola.study import StudySpec
+from cola.study.families import check_likelihood
 
-VALIDATION = (
+# Of a likelihood, which not every model has.
+LIKELIHOODS = (
     Metric.NLL,
     Metric.NLL_STANDARD_ERROR,
     Metric.BITS_PER_BYTE,
     *(
         name(part)
-        for part in (EXCESS, RATE, DISTORTION, DIFFUSION_BOUND)
+        for part in (EXCESS, RATE, DIFFUSION_BOUND)
         for name in (Metric.val_nats, Metric.val_error)
     ),
 )
+VALIDATION = (*LIKELIHOODS, Metric.val_nats(DISTORTION), Metric.val_error(DISTORTION))
 CONTINUATION = tuple(
     Metric.continuation(name)
     for name in (
@@ -79,6 +83,19 @@ def check_tasks(names: Iterable[str], tasks: Sequence[str], where: str) -> None:
                 f"metrics: {name} needs the task {found[0]} in evaluation.tasks, which has {given} "
                 f"({where})"
             )
+
+
+def check_ranked(names: Iterable[str], study: StudySpec) -> None:
+    """Refuse metrics of a likelihood where an entry has none.
+
+    Raises:
+        SpecError: naming the metric and the entry.
+    """
+    for name in set(names) & set(LIKELIHOODS):
+        try:
+            check_likelihood(study.families, study.evaluation.likelihood, f"metrics: {name}")
+        except ValueError as error:
+            raise SpecError(str(error)) from None
 
 
 def missing_metric(names: Iterable[str], measured: Iterable[str]) -> str | None:

@@ -29,7 +29,7 @@ from sweeps.space.entries import (
     study_settings,
     without_rules_of,
 )
-from sweeps.space.metrics import check_tasks
+from sweeps.space.metrics import check_ranked, check_tasks
 from sweeps.space.samplers import is_inference
 from sweeps.space.space import Point, optuna_parameters
 from sweeps.space.spec import SweepSpec
@@ -184,6 +184,7 @@ class PointPlanner:
     def _planned(self, arm: str, point: Point) -> PlannedPoint:
         study = located(StudySpec.parse(self.study_values(arm, point)))
         check_comparable(study, "a point", self.sweep.name)
+        check_ranked((goal.name for goal in self.sweep.metrics), study)
         trained = study
         has_inference = any(is_inference(key) for key in point)
         if has_inference:

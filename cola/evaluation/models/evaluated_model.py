@@ -85,7 +85,10 @@ def family_in(folder: Path) -> str:
         SpecError: when it is none.
     """
     for family in definitions():
-        if all(_holds(folder / part, kind) for part, kind in family.folders.items()):
+        if all(
+            _type_in(folder / part) in {kind, *family.other_types.get(part, ())}
+            for part, kind in family.folders.items()
+        ):
             return family.name
     known = [_describe_folders(family.folders) for family in definitions()]
     raise SpecError(
@@ -127,8 +130,8 @@ def _json_in(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _holds(folder: Path, model_type: str) -> bool:
-    return _json_in(folder / MODEL_CONFIG).get("model_type") == model_type
+def _type_in(folder: Path) -> object:
+    return _json_in(folder / MODEL_CONFIG).get("model_type")
 
 
 def _describe_folders(folders: Mapping[str, str]) -> str:

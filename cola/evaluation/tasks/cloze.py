@@ -16,10 +16,12 @@ from cola.evaluation.models.context import fitted_prompt
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
 from cola.evaluation.tasks.text_task import TextTask
+from cola.families.registry import has_likelihood
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones are mostly function words
+NO_PRICE = "the model has no likelihood"
 LEAST_CANDIDATES = 2
 WORD_TOKENS = 8  # of a continuation: a word has fewer, in any tokenizer of a few thousand entries
 SHARE_OF_WORD = 20  # chosen: at most one item in this many asks for the same word
@@ -53,6 +55,9 @@ class ClozeTask(TextTask):
     @torch.no_grad()
     def _word_nats(self, evaluated: EvaluatedModel, ids: Sequence[Id]) -> list[Record]:
         """The price of each word; none where the family would price what fills up its block."""
+        family, model = evaluated.family, evaluated.model
+        if not has_likelihood(family.name, family.sizes_of(model), self._likelihood):
+            return [{"word_nats": None, "absent": NO_PRICE} for _ in ids]
         encode = evaluated.tokenizer.encode
         words = [encode(f" {self._items[item].answer}") for item in ids]
         priced = [evaluated.family.priced_tokens(evaluated.model, len(word)) for word in words]
@@ -86,6 +91,9 @@ class ClozeTask(TextTask):
         result = super().summary(records)
         nats = [record["word_nats"] for record in records.values()]
         if None in nats:
+            if any(record.get("absent") for record in records.values()):
+                result.details["word_nats_absent"] = NO_PRICE
+                return result
             padded = [r for r in records.values() if r["word_nats"] is None]
             words = sum(record["word_tokens"] for record in padded)
             priced = sum(record["word_tokens_priced"] for record in padded)

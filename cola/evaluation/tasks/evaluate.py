@@ -29,13 +29,14 @@ def evaluate_tasks(
     folder: Path,
     *,
     about: Mapping[str, Any],
+    sizes: Any = None,
     progress: Progress = lambda task, done, total: None,
 ) -> Iterator[TaskResult]:
     """Each task's result, kept in `<folder>/<task>-<digest>.json`.
 
     Answers are kept beside it as JSON lines and are not asked for again. The folder belongs to one
     model in one context; tasks of other items or settings have other names. `about`
-    describes the model in each kept result.
+    describes the model in each kept result, `sizes` is its specification (None: not known).
     """
     for task in tasks:
         ids = task.ids()
@@ -50,17 +51,17 @@ def evaluate_tasks(
                 done += 1
                 progress(task.name, done, len(ids))
             result = task.summary({item: answer_log.records[item] for item in ids})
-            result = with_protocol(result, task, about.get("family"))
+            result = with_protocol(result, task, about.get("family"), sizes=sizes)
         content = {**about, **result.as_json()}
         write_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
         yield result
 
 
-def with_protocol(result: TaskResult, task: Task, family: str | None) -> TaskResult:
+def with_protocol(result: TaskResult, task: Task, family: str | None, *, sizes: Any) -> TaskResult:
     """The result with how the family's answers were made, where the task has text generated."""
     if family is None or not isinstance(task.settings, GenerationSpec):
         return result
-    protocol = asdict(definition_of(family).protocol(task.settings))
+    protocol = asdict(definition_of(family).protocol(task.settings, sizes))
     return replace(result, details=result.details | {"protocol": protocol})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from cola.errors import SpecError
 from cola.families.registry import definition_of
@@ -64,14 +65,16 @@ def readers_of(path: str) -> tuple[str, ...]:
     return _READ_BY.get(path) or _READ_BY.get(path.partition(".")[0], ())
 
 
-def unread_by_family(given: Iterable[str], family: str) -> list[str]:
-    """The given keys of generation and likelihood that models of a family do not read."""
+def unread_by_family(given: Iterable[str], family: str, model: Any = None) -> list[str]:
+    """The given keys of generation and likelihood that models of a family do not read; `model`:
+    the specification of the one that is asked, where it is known."""
     definition = definition_of(family)
-    read = {"generation": definition.generation_keys, "likelihood": definition.likelihood_keys}
     unread = []
     for path in given:
         group, _, key = path.partition(".")
-        if key and group in read and key not in read[group]:
+        if not key or group not in ("generation", "likelihood"):
+            continue
+        if key not in definition.keys_read(group, model):
             unread.append(path)
     return unread
 

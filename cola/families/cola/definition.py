@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from cola.compute.activations import (
     Precision,
-    dit_bytes,
     encoder_share,
     logit_bytes,
     vae_bytes,
@@ -20,11 +19,14 @@ from cola.compute.flops import (
     vae_parameters,
 )
 from cola.families.cola import flops, inference_flops, sizes
+from cola.families.cola.priors import DENSITIES, DRAWN, INTEGRATION, prior_bytes
 from cola.families.cola.spec import ColaModelSpec, ColaObjective, ColaSettings
 from cola.families.interface.definition import Look
 from cola.families.interface.latent_definition import STRUCTURE, LatentDefinition
 from cola.families.interface.latent_use import channel_capacity, latent_problem
+from cola.records import NllKind
 from cola.spec import GenerationSpec, LikelihoodSpec
+from cola.spec.networks import DriftingPrior, FlowPrior
 from cola.spec.objectives import VAEObjective
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class ColaDefinition(LatentDefinition):
     look = Look(colour="#009E73", line="--")
     settings, model, objective = ColaSettings, ColaModelSpec, ColaObjective
     folders = MappingProxyType({"cola_dit": "cola_dit", "cola_vae": "cola_text_vae"})
+    other_types = MappingProxyType({"cola_dit": frozenset({"cola_mixture", "cola_drifting"})})
     diagnostics = MappingProxyType(
         STRUCTURE
         | {
@@ -70,6 +73,24 @@ class ColaDefinition(LatentDefinition):
         "`AutoTokenizer` opens this folder."
     )
     bootstrap_seed = 2
+
+    def keys_read(self, part: str, model: Any) -> frozenset[str]:
+        """See `FamilyDefinition.keys_read`: what integrates a flow is read by nothing else."""
+        keys = super().keys_read(part, model)
+        if model is None or isinstance(model.prior, FlowPrior):
+            return keys
+        return DENSITIES[model.prior.kind] if part == "likelihood" else keys - INTEGRATION
+
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind | None:
+        """See `FamilyDefinition.nll_kind`: a generator has none."""
+        drifts = model is not None and isinstance(model.prior, DriftingPrior)
+        return None if drifts else super().nll_kind(model, settings)
+
+    def latents_of(self, settings: GenerationSpec, model: Any) -> str:
+        """See `LatentDefinition.latents_of`."""
+        if model is None or isinstance(model.prior, FlowPrior):
+            return super().latents_of(settings, model)
+        return DRAWN[model.prior.kind]
 
     def implementation(self) -> Family:
         """See `FamilyDefinition.implementation`."""
@@ -122,7 +143,8 @@ class ColaDefinition(LatentDefinition):
     ) -> FlopsBreakdown:
         """See `FamilyDefinition.likelihood_flops_per_token`."""
         parts = inference_flops.evidence(model, settings, length)
-        samples = settings.importance_samples
+        scored = self.nll_kind(model, settings) is not None
+        samples = settings.importance_samples if scored else 1
         return FlopsBreakdown({name: samples * v / length for name, v in parts.items()})
 
     def generation_flops_per_token(
@@ -167,7 +189,14 @@ class ColaDefinition(LatentDefinition):
             part = vae_bytes(model.vae, precision, copies + masked, checkpoints=checkpoints)
             return part + logits * (1 + (terms.mask_rate if masked else 0.0))
 
-        prior = dit_bytes(model.dit, precision, model.vae.patch_size, checkpoints=checkpoints)
+        prior = prior_bytes(
+            model.prior,
+            model.dit,
+            objective.stage2,
+            precision=precision,
+            patch_size=model.vae.patch_size,
+            checkpoints=checkpoints,
+        )
         whole = encoder_share(model.vae) if objective.stage1.token_dropout > 0 else 0.0
         stage1 = of_vae(objective.stage1, 1.0)
         if objective.stage2.gradient_mode == "frozen_vae":

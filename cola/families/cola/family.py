@@ -9,6 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from cola.families.cola.networks import (
+    build_model,
+    load_model,
+    prior_of,
+    save_model,
+    sizes_in,
+    sizes_of,
+)
+from cola.families.cola.priors import integrated
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
 from cola.families.interface.family import (
     Batch,
@@ -16,16 +25,19 @@ from cola.families.interface.family import (
     trained,
 )
 from cola.families.interface.latent import LatentFamily
-from cola.families.interface.pretrained import load_pretrained
-from cola.models.cola_dlm import ColaDLM, build_cola_dlm, dit_sizes, vae_sizes
+from cola.models.cola_dlm import ColaDLM
 from cola.models.dit import ColaDiT
+from cola.models.latents.drifting import DriftingDiT
+from cola.models.latents.mixture import MixtureDiT
 from cola.models.text_vae import TextVAE
 from cola.objectives.collapse import collapse_reason
-from cola.objectives.diagnostics import latent_diagnostics
-from cola.objectives.joint import joint_draws, joint_loss, likelihood_weighting
-from cola.objectives.learned_schedule import LearnedSchedule
+from cola.objectives.diagnostics import flow_diagnostics, latent_diagnostics
+from cola.objectives.drifting import measured
+from cola.objectives.joint import joint_draws, joint_loss
+from cola.objectives.prior_training import learned_schedule, prior_training
 from cola.objectives.vae import stage1_loss, vae_draws
 from cola.seeding import Stream
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 
 class VAEStage(StageModule):
@@ -55,10 +67,8 @@ class JointStage(StageModule):
         if objective.stage2.uses_reference:
             self.reference = copy.deepcopy(model.vae.encoder).requires_grad_(False)
         model.vae.requires_grad_(objective.stage2.gradient_mode != "frozen_vae")
-        weighting = likelihood_weighting(model, objective.stage2)
-        self.schedule = None
-        if weighting is not None and objective.stage2.learns_times:
-            self.schedule = LearnedSchedule(weighting)
+        self.schedule = learned_schedule(model, objective.stage2)
+        self._prior = prior_training(model, objective.stage2, self.schedule)
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
@@ -67,6 +77,7 @@ class JointStage(StageModule):
             *self._stages,
             batch.tokens_BL,
             batch.stream,
+            prior=self._prior,
             positions=batch.positions,
             global_size=batch.global_size,
             stage_step=batch.stage_step,
@@ -76,7 +87,7 @@ class JointStage(StageModule):
     def forward(self, tokens_BL: Tensor, **draws: Tensor) -> dict[str, Tensor]:
         """See `StageModule`."""
         return joint_loss(
-            self.model, self.reference, *self._stages, tokens_BL, draws, schedule=self.schedule
+            self.model, self.reference, *self._stages, tokens_BL, draws, prior=self._prior
         )
 
 
@@ -88,9 +99,7 @@ class ColaFamily(LatentFamily):
 
     def build(self, spec: ColaModelSpec) -> ColaDLM:
         """See `Family.build`."""
-        return build_cola_dlm(
-            spec.vae, spec.dit, spec.scaling_factor, shifting_factor=spec.shifting_factor
-        )
+        return build_model(spec)
 
     def stage_module(self, model: ColaDLM, objective: ColaObjective, stage: str) -> StageModule:
         """See `Family.stage_module`; stages are vae and joint."""
@@ -126,25 +135,40 @@ class ColaFamily(LatentFamily):
 
     def sizes_of(self, model: ColaDLM) -> ColaModelSpec:
         """See `Family.sizes_of`."""
-        config = model.vae.config
-        return ColaModelSpec(
-            vae=vae_sizes(config),
-            dit=dit_sizes(model.dit.config),
-            scaling_factor=config.scaling_factor,
-            shifting_factor=config.shifting_factor,
-        )
+        return sizes_of(model.vae.config, model.dit.config)
+
+    def sizes_in(self, folder: Path) -> ColaModelSpec:
+        """See `Family.sizes_in`."""
+        return sizes_in(folder)
+
+    def likelihood_evaluations(self, model: Any, settings: LikelihoodSpec, length: int) -> int:
+        """See `Family.likelihood_evaluations`."""
+        if isinstance(model.dit, MixtureDiT):
+            return settings.importance_samples
+        return super().likelihood_evaluations(model, settings, length)
+
+    def generation_evaluations(self, model: Any, settings: GenerationSpec, prompt: int) -> int:
+        """See `Family.generation_evaluations`."""
+        settings = integrated(prior_of(model.dit.config), settings)
+        return super().generation_evaluations(model, settings, prompt)
+
+    def measurements(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, Tensor]:
+        """See `Family.measurements`: of a generator its energy score, and the distortion."""
+        return {} if not isinstance(model.dit, DriftingDiT) else measured(model, tokens_BL, stream)
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
-        """See `Family.diagnostics`: what the latents are like, and what comes of a history."""
-        of_history = super().diagnostics(model, tokens_BL, stream)
-        return latent_diagnostics(model, tokens_BL, stream) | of_history
+        """See `Family.diagnostics`: what the latents are like, and of a flow, which has a loss at
+        every time, what that is and what of it comes of a history."""
+        found = latent_diagnostics(model, tokens_BL, stream)
+        if not isinstance(model.dit, ColaDiT):
+            return found
+        of_flow = flow_diagnostics(model, tokens_BL, stream)
+        return found | of_flow | super().diagnostics(model, tokens_BL, stream)
 
     def save(self, model: ColaDLM, folder: Path) -> None:
-        """Two folders in the public release's layout: `cola_vae`, `cola_dit`."""
-        model.vae.save_pretrained(folder / "cola_vae")
-        model.dit.save_pretrained(folder / "cola_dit")
+        """See `save_model`."""
+        save_model(model, folder)
 
     def load(self, folder: Path) -> ColaDLM:
         """Load what `save` wrote, or a release checkpoint in that layout."""
-        vae = load_pretrained(TextVAE, folder / "cola_vae")
-        return ColaDLM(vae, load_pretrained(ColaDiT, folder / "cola_dit"))
+        return load_model(folder)

@@ -9,12 +9,13 @@ from cola.compute.flops import (
     TRAINED,
     Components,
     dit_forward,
-    estimating_forward,
     masked_pass_forward,
+    noisy_forward,
     vae_forward,
     vae_parameters,
 )
 from cola.families.cola.spec import ColaModelSpec, ColaObjective
+from cola.spec.networks import FlowPrior, MixturePrior
 from cola.spec.objectives import JointObjective
 
 
@@ -44,12 +45,28 @@ def executed(
         for name, value in encoder.items():
             total[name.replace("vae", "reference")] = FROZEN * value / interval
     latents = length // model.vae.patch_size
-    prompt_blocks = stage2.has_prompts(model.dit.block_size)
-    for name, value in dit_forward(model.dit, latents, prompt_blocks).items():
+    for name, value in _prior_forward(model, stage2, latents).items():
         total[f"dit_{name}"] = (FIRST if name in NO_INPUT_GRADIENT else TRAINED) * value
     if stage2.self_conditioning:
         _add_estimates(total, model, stage2, latents=latents)
     return _per_token(total, length)
+
+
+def _prior_forward(model: ColaModelSpec, stage2: JointObjective, latents: int) -> Components:
+    """Forward FLOPs per sequence of the prior's training pass.
+
+    Kinds of one pass have one timestep for all that is to be said. A mixture has no known parts of
+    blocks; of drifting every sample is a noisy copy, beside one clean copy.
+    """
+    dit, prompts = model.dit, stage2.has_prompts(model.dit.block_size)
+    if isinstance(model.prior, FlowPrior):
+        return dit_forward(dit, latents, prompts)
+    if isinstance(model.prior, MixturePrior):
+        return dit_forward(dit, latents, False, timesteps=1)
+    found = dit_forward(dit, latents, prompts, timesteps=1)
+    for name, value in noisy_forward(dit, latents, prompts, timesteps=1).items():
+        found[name] += (stage2.drift_samples - 1) * value
+    return found
 
 
 def _add_estimates(
@@ -58,7 +75,7 @@ def _add_estimates(
     """A step's mean of the passes that estimate clean latents, and of the estimates' embedding."""
     share, dit = stage2.self_conditioning, model.dit
     prompt_blocks = stage2.has_prompts(dit.block_size)
-    for name, value in estimating_forward(dit, latents, prompt_blocks).items():
+    for name, value in noisy_forward(dit, latents, prompt_blocks).items():
         if name == "adaln_spread":
             total["dit_adaln_spread"] += share * FROZEN * value
         elif value:

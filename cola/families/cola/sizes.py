@@ -14,7 +14,7 @@ from cola.compute.flops import (
 )
 from cola.compute.sizing import Shape, aspect, best_shape, head_dim, width_step
 from cola.families.cola.spec import ColaModelSpec, ColaSettings
-from cola.spec.networks import DiTSpec, TextVAESpec
+from cola.spec.networks import DiTSpec, MixturePrior, TextVAESpec
 
 # The settings that shapes depend on.
 SHAPING = (
@@ -45,7 +45,8 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
     """
     shaping = {name: getattr(settings, name) for name in SHAPING}
     estimates = settings.objective.stage2.self_conditioning > 0
-    dit, vae = _shapes(target, **shaping, self_conditioning=estimates)
+    outputs = _outputs(settings)
+    dit, vae = _shapes(target, **shaping, self_conditioning=estimates, outputs=outputs)
     width = head_dim(dit.width)
     vae_sizes = {
         "hidden_size": vae.width,
@@ -78,7 +79,11 @@ def _shapes(target: int, **settings: Any) -> tuple[Shape, Shape]:
         layer = dit_layer_parameters(width, width, head_dim(width), ratio=ratio, bias=bias)
         rank, estimates = settings["adaln_rank"], settings["self_conditioning"]
         return layers * (layer + adaln_layer_parameters(width, rank)) + dit_fixed_parameters(
-            width, latent_dim, rank=rank, self_conditioning=estimates
+            width,
+            latent_dim,
+            outputs=settings["outputs"],
+            rank=rank,
+            self_conditioning=estimates,
         )
 
     def vae_size(layers: int, width: int, ffn: int) -> int:
@@ -92,6 +97,12 @@ def _shapes(target: int, **settings: Any) -> tuple[Shape, Shape]:
     wanted = settings["vae_aspect"] * aspect(rest)
     vae = best_shape(rest, vae_size, step, wanted_aspect=wanted, scale=target)
     return dit, vae
+
+
+def _outputs(settings: ColaSettings) -> int | None:
+    """Numbers that the prior's network says of a latent; None: a velocity."""
+    prior = settings.prior
+    return prior.outputs(settings.latent_dim) if isinstance(prior, MixturePrior) else None
 
 
 def model_of(
@@ -118,8 +129,10 @@ def model_of(
             qk_bias=settings.dit_qk_bias,
             adaln_rank=settings.adaln_rank,
             self_conditioning=settings.objective.stage2.self_conditioning > 0,
+            output_dim=_outputs(settings),
             **dit,
         ),
         scaling_factor=settings.latent_scaling,
         shifting_factor=settings.latent_shift,
+        prior=settings.prior,
     )

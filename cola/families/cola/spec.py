@@ -8,18 +8,25 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cola.families.cola.latents import check_capacity, whole_dimension, whole_patch
+from cola.families.cola.priors import check_prior
 from cola.families.interface.specs import FamilySettings, LatentError, ModelSpec, ObjectiveSpec
-from cola.spec.networks import DiTSpec, TextVAESpec
+from cola.spec.base import SparseSpec
+from cola.spec.networks import DiTSpec, FlowPrior, MixturePrior, PriorSpec, TextVAESpec
 from cola.spec.objectives import JointObjective, VAEObjective
 
 
-class ColaModelSpec(ModelSpec):
+class ColaModelSpec(SparseSpec, ModelSpec):
     """The VAE and the DiT, with the latents' normalisation at their border.
 
     z_DiT = (z_VAE - shifting_factor) * scaling_factor.
     """
 
+    sparse_keys: ClassVar[tuple[str, ...]] = ("prior",)
+
     family: Literal["cola"] = "cola"
+    prior: PriorSpec = Field(
+        default=FlowPrior(), description="How a block of latents is made behind those before it."
+    )
     vae: TextVAESpec = Field(description="Sizes of the text VAE.")
     dit: DiTSpec = Field(description="Sizes of the diffusion prior.")
     scaling_factor: PositiveFloat = Field(
@@ -35,6 +42,17 @@ class ColaModelSpec(ModelSpec):
             raise ValueError(
                 f"vae.latent_dim={self.vae.latent_dim} must equal "
                 f"dit.latent_dim={self.dit.latent_dim}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _network_says_what_the_prior_needs(self) -> ColaModelSpec:
+        dit, needed = self.dit, self.dit.latent_dim
+        if isinstance(self.prior, MixturePrior):
+            needed = self.prior.outputs(dit.latent_dim)
+        if dit.outputs != needed:
+            raise ValueError(
+                f"dit.output_dim={dit.outputs} must be {needed} for prior.kind={self.prior.kind}"
             )
         return self
 
@@ -94,6 +112,9 @@ class ColaSettings(FamilySettings):
     patch_size: PositiveInt = Field(default=1, description="Tokens that one latent encodes.")
     block_size: PositiveInt = Field(
         default=16, description="Latents that the prior denoises together."
+    )
+    prior: PriorSpec = Field(
+        default=FlowPrior(), description="How a block of latents is made behind those before it."
     )
     vae_share: float = Field(
         default=0.3, gt=0, lt=1, description="Share of the core parameters that go to the VAE."
@@ -158,7 +179,7 @@ class ColaSettings(FamilySettings):
         default=ColaObjective(), description="What is minimised in the two stages."
     )
 
-    sparse_keys: ClassVar[tuple[str, ...]] = (*FamilySettings.sparse_keys, "adaln_rank")
+    sparse_keys: ClassVar[tuple[str, ...]] = (*FamilySettings.sparse_keys, "adaln_rank", "prior")
     latent_keys: ClassVar[tuple[str, ...]] = ("latent_dim", "patch_size", "log_snr", "beta")
 
     @property
@@ -197,6 +218,11 @@ class ColaSettings(FamilySettings):
     @model_validator(mode="after")
     def _latents_hold_something(self) -> ColaSettings:
         check_capacity(self.latent_dim, self.patch_size, self.log_snr)
+        return self
+
+    @model_validator(mode="after")
+    def _prior_reads_the_objective(self) -> ColaSettings:
+        check_prior(self.prior, self.objective.stage2)
         return self
 
     @model_validator(mode="after")

@@ -58,6 +58,8 @@ class FamilyDefinition(ABC):
     # Where an exported model's configurations lie: subfolder ("." for the folder itself) to their
     # `model_type`. The first one says how many tokens a sequence may have.
     folders: Mapping[str, str]
+    # Of these folders, `model_type`s that they may have in place of that.
+    other_types: Mapping[str, frozenset[str]] = MappingProxyType({})
     # Whether one pass of the model gives the exact likelihood of a text and `Family.judge` is
     # implemented: such a model can judge the texts of others.
     exact_in_one_pass: bool = False
@@ -135,9 +137,10 @@ class FamilyDefinition(ABC):
         where the model is no such prior with something else beside it."""
         return None
 
-    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind | None:
         """Whether `Family.likelihood` of such a model is exact or an upper bound with these
-        settings; where it solves an equation, given that its steps are short enough.
+        settings; where it solves an equation, given that its steps are short enough. None: such a
+        model has no likelihood, and is measured by `Family.measurements`.
 
         `model`: its specification, or the entry's settings; None where a family gives no sizes.
         """
@@ -168,8 +171,18 @@ class FamilyDefinition(ABC):
         per_token = self.generation_flops_per_token(model, settings, prompt, batch=draws)
         return draws * settings.max_new_tokens * per_token.total
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
-        """How texts are made at these settings: by default as a model that draws tokens does."""
+    def keys_read(self, part: str, model: Any) -> frozenset[str]:
+        """Keys of `GenerationSpec` (`part` generation) or `LikelihoodSpec` (likelihood) that such a
+        model reads.
+
+        `model`: its specification, or the entry's settings; None where neither is known, and all
+        that some model of the family reads are given.
+        """
+        return self.generation_keys if part == "generation" else self.likelihood_keys
+
+    def protocol(self, settings: GenerationSpec, model: Any = None) -> Protocol:
+        """How texts of such a model (see `keys_read`) are made at these settings: by default as a
+        model that draws tokens does."""
         read, drawn = self.generation_keys, settings.temperature > 0
         text = f"tokens drawn at temperature {settings.temperature:g}"
         if not drawn:

@@ -158,7 +158,15 @@ class Family(ABC):
     def likelihood(
         self, model: Any, tokens_BL: Tensor, settings: LikelihoodSpec, *, stream: Stream
     ) -> Likelihood:
-        """NLL (see `FamilyDefinition.nll_kind`) of all L tokens of each sequence."""
+        """NLL (see `FamilyDefinition.nll_kind`) of all L tokens of each sequence.
+
+        Raises:
+            SpecError: such a model has none.
+        """
+
+    def measurements(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, Tensor]:
+        """What sequences say of a model that has no likelihood, by name, (B,) each."""
+        return {}
 
     def pooled_metrics(self, means: Mapping[str, float]) -> dict[str, float]:
         """Measurements of a validation, by name, from the means of `Likelihood.pooled` over all of
@@ -199,6 +207,11 @@ class Family(ABC):
 
     def sizes_of(self, model: Any) -> Any:
         """The specification of a model, from its networks; None where the family gives none."""
+        return None
+
+    def sizes_in(self, folder: Path) -> Any:
+        """The specification of the model that `save` wrote, without its weights; None where the
+        family gives none."""
         return None
 
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:

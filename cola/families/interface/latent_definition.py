@@ -45,16 +45,20 @@ class LatentDefinition(FamilyDefinition):
         {"ode_steps", "divergence", "probe", "importance_samples", "diffusion_times"}
     )
 
-    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind:
+    def nll_kind(self, model: Any, settings: LikelihoodSpec) -> NllKind | None:
         """See `FamilyDefinition.nll_kind`."""
         return "bound"
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
+    def protocol(self, settings: GenerationSpec, model: Any = None) -> Protocol:
         """See `FamilyDefinition.protocol`: latents are drawn at every temperature."""
+        how = self.latents_of(settings, model)
+        return Protocol("draw", f"latents drawn {how}; {self.tokens_of(settings)}")
+
+    def latents_of(self, settings: GenerationSpec, model: Any) -> str:
+        """How latents are drawn, in words."""
         scale = settings.guidance_scale
         guided = "without guidance" if scale == 1.0 else f"with guidance {scale:g}"
-        how = f"{settings.steps} steps of {settings.solver}"
-        return Protocol("draw", f"latents drawn {guided} in {how}; {self.tokens_of(settings)}")
+        return f"{guided} in {settings.steps} steps of {settings.solver}"
 
     def tokens_of(self, settings: GenerationSpec) -> str:
         """How tokens are read off latents, in words."""

@@ -31,8 +31,8 @@ class MaskedDefinition(TrunkDefinition):
         order = "in random order" if drawn else "the most certain first"
         return f"{count} token{'s' if count > 1 else ''} a pass, {order}"
 
-    def protocol(self, settings: GenerationSpec) -> Protocol:
+    def protocol(self, settings: GenerationSpec, model: Any = None) -> Protocol:
         """See `FamilyDefinition.protocol`: the order in which tokens are unmasked counts too."""
-        tokens = super().protocol(settings)
+        tokens = super().protocol(settings, model)
         kind = "draw" if settings.remasking == "random" else tokens.kind
         return Protocol(kind, f"{tokens.text}; {self.unmasking(settings)}")

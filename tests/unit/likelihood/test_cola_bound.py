@@ -11,11 +11,8 @@ from torch import Tensor
 from cola.errors import SpecError
 from cola.families.registry import family_of
 from cola.likelihood.flow_density import exact_trace, flow_density_by_block
-from cola.likelihood.latent_ode import (
-    evidence_by_block,
-    importance_weighted_bound,
-    trace_probe,
-)
+from cola.likelihood.latent_ode import evidence_by_block, importance_weighted_bound
+from cola.likelihood.prior_density import trace_probe
 from cola.models.cola_dlm import ColaDLM
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
