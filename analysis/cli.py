@@ -102,13 +102,12 @@ def fit(
         from analysis.fit_command import Extras, fit_file
         from analysis.fit_design import DesignFile
         from analysis.fit_drawing import Drawing
+        from analysis.fitting.laws import usual_law
         from analysis.table_fit import options as parsing
         from analysis.table_fit.request import Request
         from analysis.tables.columns import Columns
 
-    conventions = max(len(n or [1]), len(flops or [1]))
-    usual = not (law or pin or bound or share or group or start == "auto" or conventions > 1)
-    law = law or ("chinchilla" if n else "compute")
+    usual, law = law is None, law or usual_law(sized=bool(n))
     if law == "annealing":
         from analysis.curve_command import Asked, fit_curve_file
 
@@ -118,6 +117,7 @@ def fit(
         given = given_options(context) - {"plot"}
         fit_curve_file(data, columns, asked, given=given, as_json=as_json)
         return
+    conventions = max(len(n or [1]), len(flops or [1]))
     drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(
         data,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from analysis.fitting import choices
 from analysis.fitting.law import EXPONENTS, Array, Inputs, Law
 from analysis.fitting.power_law import (
     PowerLaw,
@@ -246,6 +247,11 @@ LAWS: dict[str, LawEntry] = {
         auto=True,
     ),
 }
+
+
+def usual_law(*, sized: bool) -> choices.Law:
+    """The law that is fitted where none is asked for."""
+    return "chinchilla" if sized else "compute"
 
 
 def candidates(sized: bool) -> list[str]:

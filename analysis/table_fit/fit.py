@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,8 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
         raise FitError(
             f"--share: the table has one group, {name}; leave --share out, or add groups"
         )
+    if len(groups) > 1:  # which are compared by one law
+        request = replace(request, usual=False)
     results, frontiers = fit_groups(groups, request)
     notes = list(table.notes)
     if len(results) == 1:

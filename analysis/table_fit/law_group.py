@@ -105,20 +105,21 @@ def chosen_law(rows: pd.DataFrame, request: Request) -> tuple[str, Choice | None
     Raises:
         FitError: when no law can be fitted at all.
     """
-    if request.law != "auto" and not request.usual:
+    usual = request.replaceable
+    if request.law != "auto" and not usual:
         return request.law, None, []
     sized = "parameters" in rows
     names = candidates_of(candidates(sized), request.estimator)
-    if request.usual:
+    if usual:
         names = [name for name in names if _like(LAWS[name], LAWS[request.law])]
     try:
-        choice = choose(names, rows, request.estimator, bands=not request.usual)
+        choice = choose(names, rows, request.estimator, bands=not usual)
     except FitError as error:
-        if request.usual:
+        if usual:
             return request.law, None, []
         law = carried(names, rows)
         return law, None, [f"law {law} is taken untested: {error}"]
-    if request.usual:
+    if usual:
         return choice.instead_of(request.law), choice, []
     log.info("law %s chosen among %d by rolling origin", choice.best, len(choice.scores))
     return choice.best, choice, []
@@ -286,7 +287,7 @@ def choice_as_json(
 ) -> dict[str, Any]:
     """Laws by how well they predict larger budgets than they were fitted to; of `auto` also
     left-out ones."""
-    if request.usual:
+    if request.replaceable:
         scores = {score.law: score_as_json(score) for score in choice.scores}
         return {"rolling_origin": scores, "usual": request.law, "taken": law}
     left_out = [

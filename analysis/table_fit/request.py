@@ -52,5 +52,12 @@ class Request:
     serving: Serving | None = None
     hold_out: float | None = None  # C from which rows are predicted, not fitted
     start: float | Literal["auto"] | None = None  # C from which rows are fitted
-    usual: bool = False  # the law was not asked for: one that predicts better may replace it
+    usual: bool = False  # the law was not asked for
     on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a law that predicts better may take the usual one's place: not where constraints
+        or a window were asked for, which are of the law that has their names."""
+        held = self.constraints or self.share or self.start == "auto"
+        return self.usual and not held

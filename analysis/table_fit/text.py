@@ -81,11 +81,12 @@ def _side_by_side(group: str, rows: list[Mapping[str, Any]]) -> RichTable:
             for row in rows
         ]
         table.add_row(name, *map(Text, cells))
-    table.add_row("error held out", *(Text(_score(row["held_out"])) for row in rows))
+    table.add_row("error held out", *(Text(score_text(row["held_out"])) for row in rows))
     return table
 
 
-def _score(found: Mapping[str, Any] | None) -> str:
+def score_text(found: Mapping[str, Any] | None) -> str:
+    """The error on what was held out; of profiles N* over the one found there."""
     if found is None:
         return "–"
     if "parameters_ratio" in found:
