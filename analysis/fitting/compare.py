@@ -13,19 +13,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import LEVEL, Refits, percentiles
-from analysis.fitting.estimate import fit_law, solve
 from analysis.fitting.frontier import ScalingCurve, at_compute
 from analysis.fitting.law import Array
-from analysis.fitting.solver import Resampled
-from analysis.fitting.table import inputs
-from cola.errors import FitError
 
 MULTIPLIER_POINTS = 60  # chosen: values at which a multiplier curve is drawn
 BEYOND = 10  # chosen: factor in compute that a drawn curve is followed beyond its points
 FAR, GRID = 1e3, 800  # chosen: factor within which curves may cross, and points of compute there
 RESOLVED = 1e-9  # chosen: share of the values below which a gap is none
 PREDICTION_SEED = 0  # of a new run's noise
-PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
 
 
 @dataclass(frozen=True)
@@ -208,39 +203,6 @@ def _first_zeros(gap_Bn: Array, x: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         at = x[i] - left * (x[i + 1] - x[i]) / (right - left)
     return np.where(change.any(1), at, np.nan)
-
-
-def exponent_difference(
-    law: str, one: pd.DataFrame, other: pd.DataFrame, *, name: str, samples: int, seed: int
-) -> Estimate:
-    """Difference of an exponent between families, budgets being resampled in pairs.
-
-    Both families get the same budgets in every refit, so that what a budget does to both cancels.
-
-    Raises:
-        FitError: when a family cannot be fitted, or too few budgets are common to resample them.
-    """
-    common = np.array(sorted(set(one["budget"]) & set(other["budget"])))
-    if len(common) < PAIRED_BUDGETS:
-        raise FitError(f"{len(common)} common budgets are too few to resample")
-    rows = [frame[frame["budget"].isin(common)] for frame in (one, other)]
-    fits = [fit_law(law, inputs(frame)) for frame in rows]
-    counts = np.random.default_rng(seed).multinomial(
-        len(common), np.full(len(common), 1 / len(common)), samples
-    )
-    column = fits[0].law.names.index(name)
-    values = []
-    for fit, frame in zip(fits, rows, strict=True):
-        column_of_row = np.searchsorted(common, frame["budget"].to_numpy(float))
-        data = Resampled(counts[:, column_of_row].astype(float))
-        start = np.tile(fit.theta, (samples, 1))
-        theta = solve(fit.law, fit.points, start, estimator=fit.estimator, data=data).theta
-        values.append(fit.law.public(theta)[:, column])
-    difference = values[0] - values[1]
-    estimate = fits[0].parameters[name] - fits[1].parameters[name]
-    # Refits with fewer than three different budgets do not determine a curve.
-    determined = (counts > 0).sum(1) >= 3
-    return Estimate(estimate, *percentiles(difference[determined], LEVEL))
 
 
 @dataclass(frozen=True)

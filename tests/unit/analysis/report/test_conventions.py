@@ -65,8 +65,8 @@ def test_counts_that_say_the_same_or_nothing_are_left_out() -> None:
     rows = runs_of("ar", 1, 1.0).assign(total_parameters=0)  # imported, without sizes
     fits = fit_families(rows, rows, "nominal")
     found = conventions_of(rows, fits, [], compute="nominal", floor=OWN)
-    assert [each.name for each in found.of_compute] == ["nominal", "executed", "core"]
-    rows = rows.assign(train_flops_executed=np.nan, core_parameters=0)
+    assert [each.name for each in found.of_compute] == ["nominal", "core"]
+    rows = rows.assign(core_parameters=0)
     assert conventions_of(rows, fits, [], compute="nominal", floor=OWN).of_compute == []
 
 
