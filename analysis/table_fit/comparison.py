@@ -77,7 +77,8 @@ def crossing_as_json(crossing: Crossover) -> dict[str, Any]:
 
 
 def exponent_differences(first: Frontier, second: Frontier) -> dict[str, Any]:
-    """Of gamma, the exponent of the reducible loss in compute, where both laws have one."""
+    """Of gamma, the exponent of the reducible loss in compute, where both laws have one of their
+    own."""
     laws = [f.refits.fit.law for f in (first, second)]
     if not all(isinstance(law, PowerOfCompute) for law in laws):
         return {}
@@ -88,6 +89,8 @@ def exponent_differences(first: Frontier, second: Frontier) -> dict[str, Any]:
     ]
     rows = min(map(len, gammas))
     difference = gammas[0][:rows] - gammas[1][:rows]
+    if not difference.any():  # in common
+        return {}
     interval = list(percentiles(difference[1:])) if rows > 1 else []
     return {"gamma": {"estimate": float(difference[0]), "interval": interval}}
 

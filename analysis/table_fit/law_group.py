@@ -287,16 +287,16 @@ def choice_as_json(
 ) -> dict[str, Any]:
     """Laws by how well they predict larger budgets than they were fitted to; of `auto` also
     left-out ones."""
+    scores = {score.law: score_as_json(score) for score in choice.scores}
+    judged = {"rolling_origin": scores, "not_judged": list(choice.unjudged)}
     if request.replaceable:
-        scores = {score.law: score_as_json(score) for score in choice.scores}
-        return {"rolling_origin": scores, "usual": request.law, "taken": law}
+        return judged | {"usual": request.law, "taken": law}
     left_out = [
         leave_one_budget_out(score.law, rows, request.estimator, seed=request.seed)
         for score in choice.scores
     ]
     combination = {"weights": choice.weights, "mean_absolute_error": choice.combined_error}
-    return {
-        "rolling_origin": {score.law: score_as_json(score) for score in choice.scores},
+    return judged | {
         "leave_one_budget_out": {s.law: score_as_json(s) for s in left_out if s is not None},
         "combination": combination if choice.weights else None,
     }

@@ -85,13 +85,17 @@ def _side_by_side(group: str, rows: list[Mapping[str, Any]]) -> RichTable:
     return table
 
 
+def _splits(count: int) -> str:
+    return "1 split" if count == 1 else f"{count} splits"
+
+
 def score_text(found: Mapping[str, Any] | None) -> str:
     """The error on what was held out; of profiles N* over the one found there."""
     if found is None:
         return "–"
     if "parameters_ratio" in found:
         return f"N* x {found['parameters_ratio']:.3f}"
-    folds = f", {found['folds']} splits" if "folds" in found else ""
+    folds = f", {_splits(found['folds'])}" if "folds" in found else ""
     return f"{found['mean_absolute_error']:.3%} ({found['points']} points{folds})"
 
 
@@ -138,9 +142,11 @@ def choice(found: Mapping[str, Any]) -> Iterator[str]:
     """Laws in the order of their errors on larger budgets."""
     scores = found["rolling_origin"]
     errors = ", ".join(
-        f"{law} {score['mean_absolute_error']:.2%} ({score['folds']} splits)"
+        f"{law} {score['mean_absolute_error']:.2%} ({_splits(score['folds'])})"
         for law, score in scores.items()
     )
+    if found["not_judged"]:
+        errors += f"; too few budgets to judge {', '.join(found['not_judged'])}"
     if "usual" in found:
         usual, taken = found["usual"], found["taken"]
         yield f"mean error on larger budgets than were fitted: {errors}; " + (
