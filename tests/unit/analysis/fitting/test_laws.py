@@ -242,6 +242,12 @@ def test_seed_noise_is_what_repeats_scatter_by() -> None:
     assert seed_noise(noisy[:3], [0, 1, 2]) is None
 
 
+def test_intervals_of_few_refits_hold_as_many_further_ones_as_they_say() -> None:
+    draws = np.random.default_rng(0).standard_normal((4000, 80))
+    held = [low <= draws[i - 1, 0] <= high for i, (low, high) in enumerate(map(percentiles, draws))]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.008)
+
+
 def test_an_interval_takes_nine_refits_in_ten() -> None:
     refits = np.linspace(0.0, 1.0, 101)
     assert percentiles(refits) == pytest.approx((0.025, 0.975))
