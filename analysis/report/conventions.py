@@ -3,14 +3,13 @@ depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import LEVEL
 from analysis.fitting.cross_validation import rolling_origin
 from analysis.fitting.table import Table as Rows
 from analysis.floors.choice import FloorChoice
@@ -31,7 +30,6 @@ from analysis.table_fit.conventions import Convention as Columns
 from analysis.table_fit.conventions import side_by_side
 from analysis.table_fit.intervals import with_interval
 from analysis.table_fit.request import Request
-from analysis.table_fit.text import score_text
 from analysis.tables.columns import RowCounts
 from cola.errors import FitError
 from cola.families.registry import IMPORTED
@@ -57,7 +55,9 @@ SIZES = {
 }
 SAME = 0.005  # chosen: counts that agree so well in every run are one
 SIZED_LAWS = ("chinchilla", "isoflop")
-SHOWN = {"gamma": ".4f", "gamma_total": ".4f", "a": ".3f"}  # what has a meaning in any convention
+# Of exponents: of the loss above the floor, of the whole loss at the optima of profiles, of N*.
+DIGITS = {"gamma": ".4f", "gamma_total": ".4f", "a": ".3f"}
+ENDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -194,26 +194,39 @@ def convention_table(found: Conventions, labels: Mapping[str, str]) -> Table | N
         Column("held_out", "held out"),
     ]
     rows = convention_rows(found)
-    return table(columns, [row | {"curve": labels[row["variant"]]} for row in rows])
+    return table(columns, [_cells(row) | {"curve": labels[row["variant"]]} for row in rows])
 
 
-def convention_rows(found: Conventions) -> list[dict[str, str]]:
-    """One row a curve, law and convention, formatted: exponents with their 95% intervals."""
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    cells = {name: str(row[name]) for name in ("variant", "kind", "convention", "law")}
+    for name, digits in DIGITS.items():
+        if name in row:
+            cells[name] = with_interval(row[name], [row[f"{name}_{e}"] for e in ENDS], digits)
+    if "gamma_total" in cells:
+        cells["gamma"] = f"{cells.pop('gamma_total')} of the whole loss"
+    error = number(row["held_out_error"], ".2%")
+    ratio = row.get("next_size_ratio")
+    return cells | {"held_out": error if ratio is None else f"N* x {ratio:.3f}"}
+
+
+def convention_rows(found: Conventions) -> list[dict[str, Any]]:
+    """One row a curve, law and convention: exponents with their 95% intervals, the mean error on
+    each next budget, and of profiles N* of the largest budget from the others over the one found
+    there."""
     rows = []
     for convention in found.of_compute:
         own = " (the study's)" if convention.own else ""
         for variant, fit in convention.fits.items():
             if fit.fit is None or fit.refits is None:
                 continue
-            ends = {n: list(each) for n, each in fit.refits.intervals(LEVEL).items()}
             rows.append(
                 {
                     "variant": variant,
                     "kind": fit.kind,
                     "convention": f"C: {convention.label}{own}",
                     "law": fit.fit.law.name,
-                    **_exponents(fit.fit.parameters, ends),
-                    "held_out": number(convention.held_out[variant], ".2%"),
+                    **_exponents(fit.fit.parameters, fit.refits.intervals()),
+                    "held_out_error": convention.held_out[variant],
                 }
             )
     rows += [
@@ -228,27 +241,29 @@ def convention_rows(found: Conventions) -> list[dict[str, str]]:
 
 def _size_rows(
     variant: str, kind: str, law: str, found: Mapping[str, Any]
-) -> Iterator[dict[str, str]]:
+) -> Iterator[dict[str, Any]]:
     for row in found.get("conventions", ()):
-        if "exponents" in row:
-            yield {
-                "variant": variant,
-                "kind": kind,
-                "convention": f"N: {row['n']}",
-                "law": law,
-                **_exponents(row["exponents"], row["intervals"]),
-                "held_out": score_text(row["held_out"]),
-            }
+        if "exponents" not in row:
+            continue
+        score = row["held_out"] or {}
+        yield {
+            "variant": variant,
+            "kind": kind,
+            "convention": f"N: {row['n']}",
+            "law": law,
+            **_exponents(row["exponents"], row["intervals"]),
+            "held_out_error": score.get("mean_absolute_error"),
+            "next_size_ratio": score.get("parameters_ratio"),
+        }
 
 
-def _exponents(values: Mapping[str, float], ends: Mapping[str, Any]) -> dict[str, str]:
-    """Those that mean something by themselves, with their intervals."""
-    shown = {
-        name: with_interval(values[name], ends.get(name), digits)
-        for name, digits in SHOWN.items() if name in values
-    }  # fmt: skip
-    total = shown.pop("gamma_total", None)  # of the whole loss, as the optima of profiles give it
-    return shown if total is None else shown | {"gamma": f"{total} of the whole loss"}
+def _exponents(values: Mapping[str, float], ends: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Those that have a meaning in any convention, with their intervals."""
+    found: dict[str, Any] = {}
+    for name in (each for each in DIGITS if each in values):
+        low, high = ends.get(name) or (None, None)
+        found |= {name: values[name], f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
 def convention_sentences(found: Conventions, labels: Mapping[str, str]) -> list[str]:

@@ -81,7 +81,7 @@ def _side_by_side(group: str, rows: list[Mapping[str, Any]]) -> RichTable:
             for row in rows
         ]
         table.add_row(name, *map(Text, cells))
-    table.add_row("error held out", *(Text(score_text(row["held_out"])) for row in rows))
+    table.add_row("error held out", *(Text(_score(row["held_out"])) for row in rows))
     return table
 
 
@@ -89,8 +89,7 @@ def _splits(count: int) -> str:
     return "1 split" if count == 1 else f"{count} splits"
 
 
-def score_text(found: Mapping[str, Any] | None) -> str:
-    """The error on what was held out; of profiles N* over the one found there."""
+def _score(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "–"
     if "parameters_ratio" in found:

@@ -8,7 +8,12 @@ import pytest
 
 from analysis.floors.choice import FloorChoice
 from analysis.report.comparisons import compare_pairs
-from analysis.report.conventions import convention_rows, convention_sentences, conventions_of
+from analysis.report.conventions import (
+    convention_rows,
+    convention_sentences,
+    convention_table,
+    conventions_of,
+)
 from analysis.report.family_fits import fit_families
 from cola.families.registry import IMPORTED
 from tests.unit.analysis.table_fit.test_conventions import runs
@@ -55,7 +60,9 @@ def test_exponents_and_multipliers_follow_from_the_count() -> None:
     assert [row["variant"] for row in table] == ["ar"] * 4 + ["llada"] * 4
     own = [row["convention"].endswith("(the study's)") for row in table]
     assert own == [True, False, False, False] * 2
-    assert all(row["held_out"].endswith("%") and "to" in row["gamma"] for row in table)
+    for row in table:
+        assert row["gamma_low"] < row["gamma"] < row["gamma_high"]
+        assert 0 < row["held_out_error"] < 0.01
     said = convention_sentences(conventions, {"ar": "AR", "llada": "LLaDA"})
     start = "By nominal FLOPs: 6 N D of blocks and head: LLaDA against AR: 7.94 times more compute"
     assert said[0].startswith(start)
@@ -93,13 +100,17 @@ def test_several_sizes_a_budget_are_counted_in_every_way() -> None:
     sized = [row for row in convention_rows(found) if row["law"] == "chinchilla"]
     counts = ["core parameters", "core parameters and head", "all parameters"]
     assert [row["convention"] for row in sized] == [f"N: {count}" for count in counts]
-    errors = [float(row["held_out"].split("%")[0]) for row in sized]
+    errors = [row["held_out_error"] for row in sized]
     assert errors[2] < errors[1] < errors[0]
     true = found.of_sizes["ar"]["chinchilla"]["conventions"][2]
     assert true["intervals"]["a"][0] < 0.37 / 0.71 < true["intervals"]["a"][1]
     profiles = [row for row in convention_rows(found) if row["law"] == "isoflop"]
     assert len(profiles) == 3
-    assert all(row["held_out"].startswith("N* x") for row in profiles)
+    assert all(0.5 < row["next_size_ratio"] < 2 for row in profiles)
+    page = convention_table(found, {"ar": "AR"})
+    assert page is not None
+    texts = [" ".join(row) for row in page.rows]
+    assert any("of the whole loss" in text and "N* x" in text for text in texts)
     assert any("the best size grows as C^" in each for each in convention_sentences(
         found, {"ar": "AR"}
     ))  # fmt: skip
