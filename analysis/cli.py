@@ -76,6 +76,7 @@ def fit(
     bootstrap: options.Refits = 1000,
     resample: options.Resample = None,
     seed: options.Seed = 0,
+    level: options.Level = 0.95,
     predict: options.Targets = None,
     unique: options.UniqueColumn = None,
     pin: options.Pins = None,
@@ -113,7 +114,7 @@ def fit(
 
         columns = Columns(None, first(n), group=group, run=run, step=step, rate=lr, measured=loss)
         asked = Asked(estimator, bootstrap, seed, tuple(predict or []), tuple(pin or []),
-                      tuple(bound or []), plot)  # fmt: skip
+                      tuple(bound or []), plot, level)  # fmt: skip
         given = given_options(context) - {"plot"}
         fit_curve_file(data, columns, asked, given=given, as_json=as_json)
         return
@@ -127,7 +128,7 @@ def fit(
                 tuple(map(parsing.parse_target, predict or [])), chance, minimum,
                 constraints=parsing.parse_constraints(pin or [], bound or []),
                 share=parsing.parse_share(share), serving=parsing.parse_serving(serve),
-                hold_out=hold_out, start=parsing.parse_start(start), usual=usual,
+                hold_out=hold_out, start=parsing.parse_start(start), usual=usual, level=level,
                 on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
                tuple(flops or []), DesignFile.asked(design, counts, first(n), predict or [])),

@@ -82,8 +82,9 @@ def fit_groups(
                 continue
             if request.law == "optima":
                 results[name] = optima_group(
-                    rows, request.predict, samples=request.samples, seed=request.seed
-                )
+                    rows, request.predict, samples=request.samples, seed=request.seed,
+                    level=request.level,
+                )  # fmt: skip
                 continue
             found = law_group(rows, request, seeds(groups, request.seed)[name])
         except FitError as error:
@@ -111,6 +112,7 @@ def compare_profiles(groups: Mapping[str, pd.DataFrame], request: Request) -> di
         for other in names[index + 1 :]:
             pair = {one: groups[one], other: groups[other]}
             compared[f"{one} / {other}"] = compare_isoflop(
-                pair, request.samples, request.seed, method=request.minimum, kind=request.kind
-            )
+                pair, request.samples, request.seed, method=request.minimum, kind=request.kind,
+                level=request.level,
+            )  # fmt: skip
     return compared

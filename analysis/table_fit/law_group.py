@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,7 @@ def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
     )
     plan, misfits = plan_of(rows, request.kind), lack_of_fit(fit, rows)
     refits = plan.refit(fit, request.samples, seed, progress=request.progress)
+    refits = replace(refits, level=request.level)
     if len(refits.theta_KP) and (request.predict or later is not None):
         refits = with_misfit(refits, rows, request.seed, constraints=request.constraints)
     convention = convention_of(rows)
@@ -252,7 +253,7 @@ def accuracy_chain(
         "law": "sigmoid",
         "points": len(known),
         "parameters": asdict(fitted.sigmoid),
-        "intervals": {n: list(percentiles(v)) for n, v in refits.items() if len(v)},
+        "intervals": {n: list(percentiles(v, request.level)) for n, v in refits.items() if len(v)},
         "residual_sd": fitted.residual_sd,
         "warnings": [f"accuracy: {warning}" for warning in fitted.warnings],
     }
@@ -272,7 +273,8 @@ def derived(fit: Fit) -> dict[str, float]:
 def derived_intervals(refits: Refits) -> dict[str, list[float]]:
     """The same with intervals from the refits."""
     return {
-        name: list(percentiles(f(refits.public))) for name, f in derivations(refits.fit).items()
+        name: list(percentiles(f(refits.public), refits.level))
+        for name, f in derivations(refits.fit).items()
     }
 
 

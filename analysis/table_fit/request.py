@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from analysis.fitting.bootstrap import LEVEL
 from analysis.fitting.choices import AnyLaw, Estimator, Kind, Progress
 from analysis.fitting.constraints import FREE, Constraints
 from analysis.fitting.frontier import Frontier
@@ -53,6 +54,7 @@ class Request:
     hold_out: float | None = None  # C from which rows are predicted, not fitted
     start: float | Literal["auto"] | None = None  # C from which rows are fitted
     usual: bool = False  # the law was not asked for
+    level: float = LEVEL  # share that intervals are to hold
     on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group
 
     @property
