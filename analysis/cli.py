@@ -85,6 +85,7 @@ def fit(
     bootstrap: options.Refits = 1000,
     resample: options.Resample = None,
     seed: options.Seed = 0,
+    level: options.Level = 0.95,
     predict: options.Targets = None,
     unique: options.UniqueColumn = None,
     pin: options.Pins = None,
@@ -111,22 +112,22 @@ def fit(
         from analysis.fit_command import Extras, fit_file
         from analysis.fit_design import DesignFile
         from analysis.fit_drawing import Drawing
+        from analysis.fitting.laws import usual_law
         from analysis.table_fit import options as parsing
         from analysis.table_fit.request import Request
         from analysis.tables.columns import Columns
 
-    conventions = max(len(n or [1]), len(flops or [1]))
-    usual = not (law or pin or bound or share or group or start == "auto" or conventions > 1)
-    law = law or ("chinchilla" if n else "compute")
+    usual, law = law is None, law or usual_law(sized=bool(n))
     if law == "annealing":
         from analysis.curve_command import Asked, fit_curve_file
 
         columns = Columns(None, first(n), group=group, run=run, step=step, rate=lr, measured=loss)
         asked = Asked(estimator, bootstrap, seed, tuple(predict or []), tuple(pin or []),
-                      tuple(bound or []), plot)  # fmt: skip
+                      tuple(bound or []), plot, level)  # fmt: skip
         given = given_options(context) - {"plot"}
         fit_curve_file(data, columns, asked, given=given, as_json=as_json)
         return
+    conventions = max(len(n or [1]), len(flops or [1]))
     drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
     fit_file(
         data,
@@ -136,7 +137,7 @@ def fit(
                 tuple(map(parsing.parse_target, predict or [])), chance, minimum,
                 constraints=parsing.parse_constraints(pin or [], bound or []),
                 share=parsing.parse_share(share), serving=parsing.parse_serving(serve),
-                hold_out=hold_out, start=parsing.parse_start(start), usual=usual,
+                hold_out=hold_out, start=parsing.parse_start(start), usual=usual, level=level,
                 on_group=drawing.add if drawing else None),
         Extras(drop_largest_losses, rules, setting, speedup, baseline, tuple(n or []),
                tuple(flops or []), DesignFile.asked(design, counts, first(n), predict or [])),

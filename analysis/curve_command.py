@@ -43,6 +43,7 @@ class Asked:
     pins: tuple[str, ...]
     bounds: tuple[str, ...]
     plot: Path | None
+    level: float
 
 
 def fit_curve_file(
@@ -66,13 +67,13 @@ def fit_curve_file(
         curves = curves_of(data, columns, given)
         request = CurveRequest(
             asked.estimator, asked.samples, asked.seed, schedules, constraints,
-            show_progress(following),
+            show_progress(following), asked.level,
         )  # fmt: skip
         try:
             result, fits = fit_groups(curves, request)
         except FitError as error:
             raise FitError(f"{data}: {error}") from None
-    result = {"version": VERSION} | result
+    result = {"version": VERSION, "level": asked.level} | result
     if asked.plot is not None:
         with mpl.rc_context(STYLE):
             result["plot"] = str(draw_to(figure_of(fits), asked.plot))

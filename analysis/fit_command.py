@@ -81,7 +81,7 @@ def fit_file(
             result = compared(data, columns, request, extras)
         elif request.law == "power":
             check_power(given)
-            result = power(data, columns, extras, from_losses="loss" in given)
+            result = power(data, columns, extras, from_losses="loss" in given, level=request.level)
         else:
             check_together(given, request)
             if several:
@@ -92,7 +92,7 @@ def fit_file(
     if extras.design is not None:
         extras.design.write(result, f"cola fit {data.name}")
         result["design_file"] = str(extras.design.path)
-    result = {"version": VERSION} | result
+    result = {"version": VERSION, "level": request.level} | result
     if as_json:
         typer.echo(json_text(result))
     else:
@@ -126,7 +126,9 @@ def of_conventions(
     return result | {"rows": counts}
 
 
-def power(data: Path, columns: Columns, extras: Extras, *, from_losses: bool) -> dict[str, Any]:
+def power(
+    data: Path, columns: Columns, extras: Extras, *, from_losses: bool, level: float
+) -> dict[str, Any]:
     """A setting over size, tokens or compute; its rule is written where it is asked for.
 
     Raises:
@@ -134,7 +136,7 @@ def power(data: Path, columns: Columns, extras: Extras, *, from_losses: bool) ->
     """
     read = read_columns(data, columns if from_losses else replace(columns, loss=None))
     try:
-        result = settings_group(read.rows, from_losses=from_losses)
+        result = settings_group(read.rows, from_losses=from_losses, level=level)
     except FitError as error:
         raise FitError(f"{data}: {error}") from None
     result["warnings"] = [*read.notes, *result["warnings"]]
@@ -168,6 +170,7 @@ def compared(data: Path, columns: Columns, request: Request, extras: Extras) -> 
             pinned["E"],
             baseline=extras.baseline,
             tokens_a_second=columns.d is not None,
+            level=request.level,
         )
     except FitError as error:
         raise FitError(f"{data}: {error}") from None

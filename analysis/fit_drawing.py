@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.fitting.bootstrap import LEVEL, percentiles
+from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.frontier import Frontier
 from analysis.plotting.files import check_plot, draw_to
 from analysis.plotting.style import SIZE, STYLE, log_axes
@@ -66,8 +66,8 @@ class Drawing:
             return draw_to(self.figure(), self.path)
 
     def figure(self) -> Figure:
-        """Rows as markers; the fit of the best size at every compute as a line; 95% of curves dark,
-        95% of new runs light."""
+        """Rows as markers; the fit of the best size at every compute as a line; where the
+        curve may lie dark, where new runs may lie light."""
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         for place, (name, (rows, frontier)) in enumerate(self.groups.items()):
@@ -95,7 +95,8 @@ def curve_of(frontier: Frontier) -> pd.DataFrame:
     values = frontier.values(compute)
     columns = {"compute": compute, "loss": values[0]}
     if len(values) > 1:
-        bands = np.array([percentiles(column, LEVEL) for column in values[1:].T])
-        low, high = frontier.refits.new_run_band(values[0], values[1:], compute, level=LEVEL)
+        level = frontier.refits.level
+        bands = np.array([percentiles(column, level) for column in values[1:].T])
+        low, high = frontier.refits.new_run_band(values[0], values[1:], compute)
         columns |= {"low": bands[:, 0], "high": bands[:, 1], "new_low": low, "new_high": high}
     return pd.DataFrame(columns)

@@ -69,6 +69,10 @@ LargestLosses = Annotated[
     int, typer.Option(min=0, help="Leave out this many rows of largest loss.")
 ]
 Refits = Annotated[int, typer.Option(min=0, help="Refits for the intervals; 0: no intervals.")]
+Level = Annotated[
+    float,
+    typer.Option(min=0.5, max=0.999, help="Share that intervals and bands are to hold, as 0.9."),
+]
 Resample = Annotated[
     choices.Kind | None, typer.Option(help="What a refit draws (default: by the number of runs).")
 ]

@@ -119,7 +119,8 @@ class Tag:
     NLL_KIND = "nll_kind"
     COMPUTE = "compute"  # convention of the budget's FLOPs: executed or nominal
     CORE_PARAMETERS = "core_parameters"
-    EMBEDDING_PARAMETERS = "embedding_parameters"
+    EMBEDDING_PARAMETERS = "embedding_parameters"  # token embeddings and output head
+    HEAD_PARAMETERS = "head_parameters"  # the output head alone; absent of earlier runs
     TOTAL_PARAMETERS = "total_parameters"
     DATA_ORDER = "data_order"  # JSON {sequences consumed: digest of their order}
     ATTEMPTS = "attempts"

@@ -1,15 +1,18 @@
-"""The command `cola schema`: what YAML files may hold, for editors and for readers."""
+"""The command `cola schema`: what YAML files may hold, for editors and for readers, and what
+commands print with `--json`, for programs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cola.errors import SpecError
 from cola.files import storage_errors
 from cola.spec import Spec
 from cola.spec.reference import reference
@@ -45,11 +48,14 @@ file:
 
 
 class Kind(StrEnum):
-    """What a YAML file describes."""
+    """What a YAML file describes, or which command's JSON is meant."""
 
     STUDY = "study"
     SWEEP = "sweep"
     CLUSTERS = "clusters"
+    FIT = "fit"
+    COMPARE = "compare"
+    FORECAST = "forecast"
 
 
 SPECIFICATIONS: dict[Kind, type[Spec]] = {
@@ -57,22 +63,26 @@ SPECIFICATIONS: dict[Kind, type[Spec]] = {
     Kind.SWEEP: SweepSpec,
     Kind.CLUSTERS: ClustersFile,
 }
+PRINTED = tuple(kind for kind in Kind if kind not in SPECIFICATIONS)  # files of the package
 
 
 @app.command()
 def schema(
     kind: Annotated[
         Kind | None,
-        typer.Argument(help="Default: study; with --markdown, all.", show_default=False),
+        typer.Argument(help="Default: study; with --markdown, all files.", show_default=False),
     ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the reference of all keys as Markdown tables.")
     ] = False,
     to: Annotated[Path | None, typer.Option(help="A file to write, instead of printing.")] = None,
 ) -> None:
-    """Print the JSON Schema of a kind of file, for editors, or the reference of all keys."""
+    """Print the JSON Schema of a kind of file (study, sweep, clusters), for editors, or of what
+    `cola fit`, `compare` and `forecast` print with --json; or the reference of all keys."""
     if markdown:
-        text = configuration_page(list(Kind) if kind is None else [kind])
+        text = configuration_page(list(SPECIFICATIONS) if kind is None else [kind])
+    elif kind in PRINTED:
+        text = printed_schema(kind)
     else:
         chosen = json_schema(SPECIFICATIONS[kind or Kind.STUDY])
         text = json.dumps(chosen, indent=1, ensure_ascii=False) + "\n"
@@ -84,8 +94,20 @@ def schema(
     typer.echo(str(to))
 
 
+def printed_schema(kind: Kind) -> str:
+    """JSON Schema of what a command prints with `--json`."""
+    return (files("analysis") / "schemas" / f"{kind}.schema.json").read_text(encoding="utf-8")
+
+
 def configuration_page(kinds: Sequence[Kind]) -> str:
-    """The configuration reference: an introduction, and a section for each kind of file."""
+    """The configuration reference: an introduction, and a section for each kind of file.
+
+    Raises:
+        SpecError: for a kind that is no file.
+    """
+    for kind in kinds:
+        if kind in PRINTED:
+            raise SpecError(f"--markdown: {kind} is what a command prints; leave --markdown out")
     sections = [
         f"## {kind.value.capitalize()}\n\n{reference(json_schema(SPECIFICATIONS[kind]), level=3)}"
         for kind in kinds

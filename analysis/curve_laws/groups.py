@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from analysis.curve_laws.fit import LEAST_RUNS, CurveFit, fit_curves, refits_of
 from analysis.curve_laws.law import SIZED, TEXTS, AnnealingLaw
 from analysis.curve_laws.predictions import Schedule, prediction
 from analysis.curve_laws.table import CurveSet
-from analysis.fitting.bootstrap import Refits
+from analysis.fitting.bootstrap import LEVEL, Refits
 from analysis.fitting.choices import Progress
 from analysis.fitting.constraints import FREE, ConstrainedLaw, Constraints
 from analysis.fitting.estimate import count_distinct
@@ -37,6 +37,7 @@ class CurveRequest:
     predict: tuple[Schedule, ...] = ()
     constraints: Constraints = FREE
     progress: Progress | None = None
+    level: float = LEVEL  # share that intervals are to hold
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def fit_group(curves: Sequence[Curve], request: CurveRequest) -> GroupFit:
         curves, request.estimator, sized=sized, seed=request.seed, constraints=request.constraints
     )
     refits = refits_of(found, request.samples, request.seed, progress=request.progress)
+    refits = replace(refits, level=request.level)
     law, fit = found.fit.law, found.fit
     has_intervals = len(refits.theta_KP) > 0
     free = law.free_names if isinstance(law, ConstrainedLaw) else law.names

@@ -151,6 +151,6 @@ def prediction(
     drawn = predicted(refits.fit.law, refits.theta_KP, points)[:, 0]
     scatter = max([refits.noise, *([float(np.sqrt(np.mean(np.square(errors))))] if errors else [])])
     noise = np.random.default_rng(NOISE_SEED).standard_normal(len(drawn))
-    result["confidence_interval"] = list(percentiles(drawn))
-    result["prediction_interval"] = list(percentiles(drawn * np.exp(scatter * noise)))
+    result["confidence_interval"] = list(percentiles(drawn, refits.level))
+    result["prediction_interval"] = list(percentiles(drawn * np.exp(scatter * noise), refits.level))
     return result

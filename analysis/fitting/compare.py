@@ -13,19 +13,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.bootstrap import LEVEL, Refits, percentiles
-from analysis.fitting.estimate import fit_law, solve
 from analysis.fitting.frontier import ScalingCurve, at_compute
 from analysis.fitting.law import Array
-from analysis.fitting.solver import Resampled
-from analysis.fitting.table import inputs
-from cola.errors import FitError
 
 MULTIPLIER_POINTS = 60  # chosen: values at which a multiplier curve is drawn
 BEYOND = 10  # chosen: factor in compute that a drawn curve is followed beyond its points
 FAR, GRID = 1e3, 800  # chosen: factor within which curves may cross, and points of compute there
 RESOLVED = 1e-9  # chosen: share of the values below which a gap is none
 PREDICTION_SEED = 0  # of a new run's noise
-PAIRED_BUDGETS = 6  # from which resampling whole budgets says something
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class Multiplier:
         return [end if np.isfinite(end) else None for end in (self.low, self.high)]
 
 
-def compare_compute(first: ScalingCurve, second: ScalingCurve) -> Multiplier:
+def compare_compute(first: ScalingCurve, second: ScalingCurve, level: float = LEVEL) -> Multiplier:
     """How much less compute the second curve needs than the first.
 
     It is taken in the middle of the values that both reach within their measured compute; where
@@ -88,21 +83,23 @@ def compare_compute(first: ScalingCurve, second: ScalingCurve) -> Multiplier:
     lowest, highest = max(map(min, reached)), min(map(max, reached))
     lower = first.better == "lower"  # a loss, whose ratios count
     middle = np.sqrt(lowest * highest) if lower else (lowest + highest) / 2
-    return multiplier_at(first, second, float(middle))
+    return multiplier_at(first, second, float(middle), level=level)
 
 
-def multiplier_at(first: ScalingCurve, second: ScalingCurve, value: float) -> Multiplier:
+def multiplier_at(
+    first: ScalingCurve, second: ScalingCurve, value: float, *, level: float = LEVEL
+) -> Multiplier:
     """The multiplier at one value with its interval."""
-    return _multiplier(value, first.compute_for(value), second.compute_for(value))
+    return _multiplier(value, first.compute_for(value), second.compute_for(value), level=level)
 
 
-def _multiplier(value: float, one: Array, other: Array) -> Multiplier:
+def _multiplier(value: float, one: Array, other: Array, *, level: float = LEVEL) -> Multiplier:
     """From the compute that each curve needs for the value: the fit's, then the refits'."""
     rows = min(len(one), len(other))
     # A refit may need more compute for it than a number holds, or never come there.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = np.asarray(one[:rows] / other[:rows])
-    return Multiplier(value, float(ratio[0]), *ends(ratio[1:]))
+    return Multiplier(value, float(ratio[0]), *ends(ratio[1:], level))
 
 
 def _overlap(reached: Sequence[Array]) -> bool:
@@ -127,13 +124,13 @@ def _bounded(first: ScalingCurve, second: ScalingCurve, reached: Sequence[Array]
     return Multiplier(at, None, 0.0, 1 / most, "at most", agree)
 
 
-def ends(values: Array) -> tuple[float, float]:
-    """95% interval of values that may be infinite; NaN without any, and where over a tenth of them
-    are not known."""
+def ends(values: Array, level: float = LEVEL) -> tuple[float, float]:
+    """Central interval of values that may be infinite; NaN without any, and where over a tenth of
+    them are not known."""
     known = values[~np.isnan(values)]
     if not len(known) or len(known) < 0.9 * len(values):
         return float("nan"), float("nan")
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
     return float(low), float(high)
 
@@ -179,7 +176,7 @@ class Crossover:
     beyond: float
 
 
-def crossover(one: ScalingCurve, other: ScalingCurve) -> Crossover | None:
+def crossover(one: ScalingCurve, other: ScalingCurve, level: float = LEVEL) -> Crossover | None:
     """Where the curves cross; None where the fits do not."""
     low, high = min(one.span[0], other.span[0]), max(one.span[1], other.span[1])
     grid = np.geomspace(low / FAR, high * FAR, GRID)
@@ -193,7 +190,7 @@ def crossover(one: ScalingCurve, other: ScalingCurve) -> Crossover | None:
         return None
     drawn = log_crossings[1:]
     crosses = drawn[np.isfinite(drawn)]
-    interval = [float(np.exp(end)) for end in percentiles(drawn)]
+    interval = [float(np.exp(end)) for end in percentiles(drawn, level)]
     at = float(np.exp(log_crossings[0]))
     beyond = max([1.0, *(max(curve.span[0] / at, at / curve.span[1]) for curve in (one, other))])
     share = len(crosses) / len(drawn) if len(drawn) else float("nan")
@@ -208,39 +205,6 @@ def _first_zeros(gap_Bn: Array, x: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         at = x[i] - left * (x[i + 1] - x[i]) / (right - left)
     return np.where(change.any(1), at, np.nan)
-
-
-def exponent_difference(
-    law: str, one: pd.DataFrame, other: pd.DataFrame, *, name: str, samples: int, seed: int
-) -> Estimate:
-    """Difference of an exponent between families, budgets being resampled in pairs.
-
-    Both families get the same budgets in every refit, so that what a budget does to both cancels.
-
-    Raises:
-        FitError: when a family cannot be fitted, or too few budgets are common to resample them.
-    """
-    common = np.array(sorted(set(one["budget"]) & set(other["budget"])))
-    if len(common) < PAIRED_BUDGETS:
-        raise FitError(f"{len(common)} common budgets are too few to resample")
-    rows = [frame[frame["budget"].isin(common)] for frame in (one, other)]
-    fits = [fit_law(law, inputs(frame)) for frame in rows]
-    counts = np.random.default_rng(seed).multinomial(
-        len(common), np.full(len(common), 1 / len(common)), samples
-    )
-    column = fits[0].law.names.index(name)
-    values = []
-    for fit, frame in zip(fits, rows, strict=True):
-        column_of_row = np.searchsorted(common, frame["budget"].to_numpy(float))
-        data = Resampled(counts[:, column_of_row].astype(float))
-        start = np.tile(fit.theta, (samples, 1))
-        theta = solve(fit.law, fit.points, start, estimator=fit.estimator, data=data).theta
-        values.append(fit.law.public(theta)[:, column])
-    difference = values[0] - values[1]
-    estimate = fits[0].parameters[name] - fits[1].parameters[name]
-    # Refits with fewer than three different budgets do not determine a curve.
-    determined = (counts > 0).sum(1) >= 3
-    return Estimate(estimate, *percentiles(difference[determined], LEVEL))
 
 
 @dataclass(frozen=True)

@@ -318,11 +318,13 @@ def _fold(
 
 @dataclass(frozen=True)
 class Choice:
-    """Laws ranked by their rolling-origin error; `weights` of a combination that did better."""
+    """Laws ranked by their rolling-origin error; `weights` of a combination that did better.
+    unjudged: laws that need so many budgets that too few are left to judge them on."""
 
     scores: tuple[Score, ...]
     weights: dict[str, float] | None
     combined_error: float | None
+    unjudged: tuple[str, ...] = ()
 
     @property
     def best(self) -> str:
@@ -348,8 +350,9 @@ def choose(
 ) -> Choice:
     """Rank laws by rolling origin; combine them where that predicts better.
 
-    The combination's weights (1 / squared error of the folds before) are always taken from smaller
-    budgets than those it is judged on.
+    All are compared on the same splits; a law with fewer than three is left out where others have
+    as many, as it would leave one or two of theirs. The combination's weights (1 / squared error of
+    the folds before) are always taken from smaller budgets than those it is judged on.
 
     Raises:
         FitError: when no law can be tested.
@@ -358,15 +361,17 @@ def choose(
     tested = [score for score in scored if score is not None]
     if not tested:
         raise FitError("too few budgets to test a law on larger ones than it was fitted to")
-    # Laws are compared on the folds that all of them have.
+    well = [score for score in tested if len(score.folds) >= LEAST_SPLITS]
+    unjudged = tuple(score.law for score in tested if well and score not in well)
+    tested = well or tested
     common = set.intersection(*({fold.split for fold in score.folds} for score in tested))
     scores = [Score(s.law, tuple(fold for fold in s.folds if fold.split in common)) for s in tested]
     ranked = tuple(sorted(scores, key=lambda score: score.mean_absolute_error))
     if len(ranked) < 2 or len(common) < 2:
-        return Choice(ranked, None, None)
+        return Choice(ranked, None, None, unjudged)
     weights, error, single = _combination(ranked)
     better = error < single
-    return Choice(ranked, weights if better else None, error if better else None)
+    return Choice(ranked, weights if better else None, error if better else None, unjudged)
 
 
 def _combination(ranked: Sequence[Score]) -> tuple[dict[str, float], float, float]:

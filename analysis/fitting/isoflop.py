@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import percentiles, resampling_weights
+from analysis.fitting.bootstrap import LEVEL, percentiles, resampling_weights
 from analysis.fitting.choices import Kind
 from analysis.fitting.law import Array
 from analysis.profiles.analysis import IsoFLOP, isoflop
@@ -95,6 +95,7 @@ def compare_isoflop(
     *,
     method: Method = "parabola",
     kind: Kind | None = None,
+    level: float = LEVEL,
 ) -> dict[str, dict[str, Any]]:
     """Exponents of two families, their difference and compute multiplier, with intervals.
 
@@ -118,10 +119,10 @@ def compare_isoflop(
     drawn = [np.zeros(0) if r is None else r.exponent() for r in refits]
     apart = drawn[0] - drawn[1] if all(map(len, drawn)) else np.zeros(0)
     return {
-        names[0]: with_interval(a[0], drawn[0]),
-        names[1]: with_interval(a[1], drawn[1]),
-        "difference": with_interval(a[0] - a[1], apart),
-        "multiplier": multiplier(names, whole, refits),
+        names[0]: with_interval(a[0], drawn[0], level),
+        names[1]: with_interval(a[1], drawn[1], level),
+        "difference": with_interval(a[0] - a[1], apart, level),
+        "multiplier": multiplier(names, whole, refits, level=level),
     }
 
 
@@ -131,13 +132,17 @@ def data_seed(rows: pd.DataFrame, seed: int) -> int:
     return zlib.crc32(numbers.tobytes()) ^ seed
 
 
-def with_interval(estimate: float, refits: Array) -> dict[str, Any]:
-    """A number and its 95% interval."""
-    return {"estimate": float(estimate), "interval": list(percentiles(refits))}
+def with_interval(estimate: float, refits: Array, level: float) -> dict[str, Any]:
+    """A number and its interval."""
+    return {"estimate": float(estimate), "interval": list(percentiles(refits, level))}
 
 
 def multiplier(
-    names: tuple[str, ...], analyses: Sequence[IsoFLOP], refits: Sequence[IsoFLOPRefits | None]
+    names: tuple[str, ...],
+    analyses: Sequence[IsoFLOP],
+    refits: Sequence[IsoFLOPRefits | None],
+    *,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
     """How much more compute the family with the worse best loss needs for that loss: the lowest one
     that both reach.
@@ -153,14 +158,16 @@ def multiplier(
     compute = np.array([optimum.compute for optimum in other])
     reached = compute_to_reach(compute, np.log([optimum.loss for optimum in other]), np.log(target))
     drawn = _times(needs, top, compute, of=refits[worse], other=refits[1 - worse])
-    low, high = _censored_interval(drawn)
+    low, high = _censored_interval(drawn, level)
     more, less = names[worse], names[1 - worse]
     if reached > 0:
         times = needs / reached
         if times < 1:  # the family with the better best loss has it from larger budgets
             more, less, times, (low, high) = less, more, 1 / times, (1 / high, 1 / low)
         found: dict[str, Any] = {"estimate": times, "interval": [low, high], "more_than": None}
-        known = "" if np.isnan(low) and np.isnan(high) else f" (95% {_ends(low, high)})"
+        known = (
+            "" if np.isnan(low) and np.isnan(high) else f" ({100 * level:g}% {_ends(low, high)})"
+        )
         number = f"{times:.3g} times{known}"
     else:
         bound = float(needs / compute.min())
@@ -187,13 +194,14 @@ def _times(
         return np.asarray(needs / reached)
 
 
-def _censored_interval(values: Array) -> tuple[float, float]:
-    """95% interval of values some of which are only known to be beyond what was measured."""
+def _censored_interval(values: Array, level: float) -> tuple[float, float]:
+    """Central interval of values some of which are only known to be beyond what was measured."""
     known = values[~np.isnan(values)]
     if not len(known) or len(known) < 0.9 * len(values):
         return float("nan"), float("nan")
-    low = float(np.percentile(known, 2.5, method="lower"))
-    high = float(np.percentile(known, 97.5, method="higher"))
+    tail = 50 * (1 - level)
+    low = float(np.percentile(known, tail, method="lower"))
+    high = float(np.percentile(known, 100 - tail, method="higher"))
     return low if 0 < low < np.inf else float("nan"), high if np.isfinite(high) else float("nan")
 
 

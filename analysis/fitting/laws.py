@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from analysis.fitting import choices
 from analysis.fitting.law import EXPONENTS, Array, Inputs, Law
 from analysis.fitting.power_law import (
     PowerLaw,
@@ -102,7 +103,7 @@ def broken_law(points: Inputs) -> BrokenPowerLaw:
 # Options of `cola fit`, by their names in Python: of every law, and of fitted laws.
 TABLE_OPTIONS = frozenset(
     {"data", "n", "d", "loss", "flops", "group", "budget", "run", "law", "drop_largest_losses"}
-    | {"bootstrap", "seed", "as_json"}
+    | {"bootstrap", "seed", "level", "as_json"}
 )
 CONSTRAINTS = frozenset({"pin", "bound", "share"})
 LAW_OPTIONS = (
@@ -248,6 +249,11 @@ LAWS: dict[str, LawEntry] = {
 }
 
 
+def usual_law(*, sized: bool) -> choices.Law:
+    """The law that is fitted where none is asked for."""
+    return "chinchilla" if sized else "compute"
+
+
 def candidates(sized: bool) -> list[str]:
     """Names of the laws that `--law auto` chooses from, where sizes are known or not."""
     return [name for name, law in LAWS.items() if (law.auto_with_size if sized else law.auto)]
@@ -259,13 +265,13 @@ OPTIONS_READ: dict[str, frozenset[str]] = {
     "auto": LAW_OPTIONS - CONSTRAINTS,
     "isoflop": TABLE_OPTIONS | {"minimum", "predict", "resample"},
     "optima": TABLE_OPTIONS - {"budget", "run"} | {"predict"},
-    "power": frozenset({"data", "n", "d", "loss", "flops", "law", "as_json"})
+    "power": frozenset({"data", "n", "d", "loss", "flops", "law", "level", "as_json"})
     | {"y", "rules", "setting"},
     "annealing": frozenset({"data", "n", "loss", "group", "run", "law", "as_json", "step", "lr"})
-    | {"estimator", "bootstrap", "seed", "predict", "pin", "bound"},
+    | {"estimator", "bootstrap", "seed", "level", "predict", "pin", "bound"},
 }
 # Of `cola fit --speedup`, which takes no law.
 SPEEDUP_OPTIONS = frozenset(
-    {"data", "n", "d", "loss", "flops", "group", "pin", "as_json"}
+    {"data", "n", "d", "loss", "flops", "group", "pin", "level", "as_json"}
     | {"speedup", "baseline", "throughput"}
 )

@@ -185,6 +185,7 @@ def _row(imported: Imported, run: Run) -> dict[str, Any]:
         "compute": COMPUTE,
         "core_parameters": size,
         "embedding_parameters": 0,
+        "head_parameters": np.nan,
         "total_parameters": size,
         "attempts": 0,
         "retry": 0,

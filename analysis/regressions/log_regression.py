@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
+from analysis.fitting.bootstrap import LEVEL
 from cola.errors import FitError
 
 Array = NDArray[np.float64]
-LEVEL = 0.95
 SEPARABLE = 0.03  # chosen: spread across the line of two inputs over that along it
 
 
@@ -21,7 +21,8 @@ class LogRegression:
     """log y = log k + sum of exponents x logs of inputs, inputs in units of their geometric mean.
 
     names: of the inputs. theta: log k, then the exponents. covariance: (X'X)^-1. scatter: standard
-    deviation of the residuals of log y (NaN without degrees of freedom).
+    deviation of the residuals of log y (NaN without degrees of freedom). level: the share that
+    intervals are to hold.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class LogRegression:
     scatter: float
     freedom: int
     left_out_error: float
+    level: float = LEVEL
 
     @property
     def exponents(self) -> dict[str, float]:
@@ -39,7 +41,7 @@ class LogRegression:
 
     @property
     def intervals(self) -> dict[str, list[float]]:
-        """95% intervals of the exponents; empty without degrees of freedom."""
+        """Of the exponents; empty without degrees of freedom."""
         if not self.freedom:
             return {}
         half = self._quantile * self.scatter * np.sqrt(np.diag(self.covariance))[1:]
@@ -48,10 +50,10 @@ class LogRegression:
 
     @property
     def _quantile(self) -> float:
-        return float(student_t.ppf((1 + LEVEL) / 2, self.freedom))
+        return float(student_t.ppf((1 + self.level) / 2, self.freedom))
 
     def at(self, inputs: Sequence[float]) -> tuple[float, list[float]]:
-        """y at these inputs, and the 95% interval of the curve there (empty if not known)."""
+        """y at these inputs, and the interval of the curve there (empty if not known)."""
         row = np.concatenate([[1.0], np.log(np.asarray(inputs, float)) - self.centre])
         value = float(row @ self.theta)
         if not self.freedom:
@@ -64,7 +66,9 @@ class LogRegression:
         return self.at(units)[0]
 
 
-def regress(names: Sequence[str], inputs: Sequence[Array], values: Array) -> LogRegression:
+def regress(
+    names: Sequence[str], inputs: Sequence[Array], values: Array, *, level: float = LEVEL
+) -> LogRegression:
     """The least squares of log y.
 
     Raises:
@@ -101,5 +105,5 @@ def regress(names: Sequence[str], inputs: Sequence[Array], values: Array) -> Log
     errors = np.abs(np.expm1(residual[known] / (1 - leverage[known])))
     return LogRegression(
         tuple(names), centre, theta, covariance, scatter, freedom,
-        float(errors.mean()) if freedom and known.all() else float("nan"),
+        float(errors.mean()) if freedom and known.all() else float("nan"), level,
     )  # fmt: skip

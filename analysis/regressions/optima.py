@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import bootstrap, percentiles
+from analysis.fitting.bootstrap import LEVEL, bootstrap, percentiles
 from analysis.fitting.estimate import fit_law
 from analysis.fitting.frontier import at_compute
 from analysis.fitting.law import predicted
@@ -24,7 +25,12 @@ SAME = 0.02  # chosen: end points that differ by less than this from least squar
 
 
 def optima_group(
-    rows: pd.DataFrame, predict: Sequence[Mapping[str, float]], *, samples: int, seed: int
+    rows: pd.DataFrame,
+    predict: Sequence[Mapping[str, float]],
+    *,
+    samples: int,
+    seed: int,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
     """Exponents of N*, D* and the loss with intervals, by least squares and between the first and
     the last budget; E + K C^-gamma from four budgets on; predictions; warnings.
@@ -37,7 +43,7 @@ def optima_group(
     rows = rows.sort_values("compute")
     compute = rows["compute"].to_numpy(float)
     fits = {
-        name: regress(("C",), [compute], rows[column].to_numpy(float))
+        name: regress(("C",), [compute], rows[column].to_numpy(float), level=level)
         for name, (column, _) in GROWTHS.items()
     }
     sign = {name: each for name, (_, each) in GROWTHS.items()}
@@ -55,7 +61,7 @@ def optima_group(
         "diagnostics": {"scatter": {n: fit.scatter for n, fit in fits.items()}},
         "warnings": _notes(fits),
     }
-    curve, warnings = _loss_curve(rows, samples, seed)
+    curve, warnings = _loss_curve(rows, samples, seed, level=level)
     result["warnings"] += warnings
     if curve is not None:
         result["loss_curve"] = curve["printed"]
@@ -97,7 +103,7 @@ def _notes(fits: Mapping[str, LogRegression]) -> list[str]:
 
 
 def _loss_curve(
-    rows: pd.DataFrame, samples: int, seed: int
+    rows: pd.DataFrame, samples: int, seed: int, *, level: float
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """E + K C^-gamma through the optima, with refits."""
     if len(rows) < LAWS["compute"].least_budgets:
@@ -106,7 +112,7 @@ def _loss_curve(
         fit = fit_law("compute", inputs(rows), "least-squares", seed=seed)
     except FitError as error:
         return None, [f"the loss is not predicted: {error}"]
-    refits = bootstrap(fit, samples, seed, kind="residuals")
+    refits = replace(bootstrap(fit, samples, seed, kind="residuals"), level=level)
     ends = {n: list(i) for n, i in refits.intervals().items()} if samples else {}
     printed = {"law": "compute", "parameters": fit.parameters, "intervals": ends}
     warnings = [f"loss of the optima: {warning}" for warning in fit.warnings]
@@ -124,5 +130,5 @@ def _prediction(
         found["loss"] = float(refits.fit.loss(point)[0])
         if len(refits.theta_KP):
             losses = predicted(refits.fit.law, refits.theta_KP, point)[:, 0]
-            found["confidence_interval"] = list(percentiles(losses))
+            found["confidence_interval"] = list(percentiles(losses, refits.level))
     return found | {"extrapolation": c / largest}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.fitting.bootstrap import LEVEL
 from analysis.profiles.budgets import CLEAR_GAP, WIDEST, numbered_groups
 from analysis.regressions.log_regression import LogRegression, regress
 from cola.errors import FitError
@@ -20,7 +21,9 @@ UNITS = {"N": 1e6, "C": 1e15}  # of `PowerLawRule`
 LEAST_TRIED = 3  # values of the setting at one place from which a minimum has two sides
 
 
-def settings_group(rows: pd.DataFrame, *, from_losses: bool) -> dict[str, Any]:
+def settings_group(
+    rows: pd.DataFrame, *, from_losses: bool, level: float = LEVEL
+) -> dict[str, Any]:
     """Exponents with intervals, the law's error on rows left out one by one, warnings.
 
     rows: `setting`, and of parameters, tokens, compute those that were given. from_losses: rows are
@@ -42,7 +45,7 @@ def settings_group(rows: pd.DataFrame, *, from_losses: bool) -> dict[str, Any]:
         raise FitError(f"no place has a best setting: {'; '.join(left_out)}")
     names = [OVER[column] for column in known]
     columns = [optima[column].to_numpy(float) for column in known]
-    fit = regress(names, columns, optima["setting"].to_numpy(float))
+    fit = regress(names, columns, optima["setting"].to_numpy(float), level=level)
     units = [UNITS.get(name, 1.0) for name in names]
     coefficient, ends = fit.at(units)
     warnings = [f"left out: {reason}" for reason in left_out]

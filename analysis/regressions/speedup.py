@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from scipy.stats import t as student_t
 
+from analysis.fitting.bootstrap import LEVEL
 from analysis.profiles.budgets import CLEAR_GAP, WIDEST, numbered_groups
 from cola.errors import FitError
 
 Array = NDArray[np.float64]
-LEVEL = 0.95
 LEAST_GATES = 2
 SURELY = 0.05  # chance of so large a difference, were there none, below which it is named
 
@@ -50,6 +50,7 @@ def speedup(
     *,
     baseline: str | None = None,
     tokens_a_second: bool = False,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
     """The effective speed-up of the second label over the first (or over `baseline`) with a t
     interval, in time too where `throughput` is known, each gate's own (of the mean of its runs),
@@ -62,7 +63,7 @@ def speedup(
             floor, or losses that do not fall.
     """
     first, second = _sides(table, floor, baseline=baseline, tokens_a_second=tokens_a_second)
-    fit = _parallel(first, second)
+    fit = _parallel(first, second, level)
     found: dict[str, Any] = {
         "law": "speedup",
         "formula": f"log(L - {floor:g}) along parallel lines in log C",
@@ -186,7 +187,7 @@ class _Parallel:
         return notes
 
 
-def _parallel(first: Side, second: Side) -> _Parallel:
+def _parallel(first: Side, second: Side, level: float) -> _Parallel:
     x = np.concatenate([first.compute, second.compute])
     y = np.concatenate([first.above, second.above])
     is_second = np.repeat([0.0, 1.0], [len(first.above), len(second.above)])
@@ -199,7 +200,7 @@ def _parallel(first: Side, second: Side) -> _Parallel:
     freedom = len(y) - 3
     squares = float((residual**2).sum())
     scatter = float(np.sqrt(squares / freedom)) if freedom else float("nan")
-    interval = _fieller(design, drop, slope, scatter=scatter, freedom=freedom)
+    interval = _fieller(design, drop, slope, scatter=scatter, freedom=freedom, level=level)
     crossed = np.column_stack([design, is_second * (x - centre)])
     bent = np.column_stack([crossed, (x - centre) ** 2])
     return _Parallel(
@@ -219,13 +220,13 @@ def _solved(design: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _fieller(
-    design: Array, drop: float, slope: float, *, scatter: float, freedom: int
+    design: Array, drop: float, slope: float, *, scatter: float, freedom: int, level: float
 ) -> list[float]:
-    """95% interval of exp(drop / slope) by Fieller's theorem; empty where it is not bounded."""
+    """Interval of exp(drop / slope) by Fieller's theorem; empty where it is not bounded."""
     if freedom < 1:
         return []
     covariance = scatter**2 * np.linalg.inv(design.T @ design)
-    t = float(student_t.ppf((1 + LEVEL) / 2, freedom))
+    t = float(student_t.ppf((1 + level) / 2, freedom))
     v_drop, v_slope, v_both = covariance[2, 2], covariance[1, 1], covariance[1, 2]
     a = slope**2 - t**2 * v_slope
     b = drop * slope - t**2 * v_both

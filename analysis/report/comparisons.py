@@ -17,14 +17,15 @@ from analysis.fitting.compare import (
     Multiplier,
     compare_compute,
     crossover,
-    exponent_difference,
     multiplier_curve,
 )
 from analysis.fitting.frontier import Frontier
-from analysis.report.family_fits import SAMPLES, SEED, FamilyFit, best_size_runs, fit_points
+from analysis.regressions.log_regression import regress
+from analysis.report.family_fits import FamilyFit, best_size_runs, fit_points
 from cola.errors import FitError
 
 AFTER = 1.5  # chosen: factor in compute after a crossing at which curves are told apart
+PAIRED_BUDGETS = 4  # chosen: budgets in common, so that two degrees of freedom are left
 BEYOND_DATA = 1.05  # budgets are not spent to the last step
 
 
@@ -212,17 +213,15 @@ def describe_crossover(crossing: Crossover) -> str:
 def exponent_sentence(
     one: FamilyFit, other: FamilyFit, final: pd.DataFrame, *, compute: str
 ) -> tuple[str, ...]:
-    """Difference of the exponents of both families' plain power laws: budgets resampled in pairs
-    where there are enough, else by each family's own refits."""
+    """Difference of the exponents of both families' plain power laws: paired by budget where they
+    have enough in common, else by each family's own refits."""
     rows = [
         best_size_runs(fit_points(final[final["variant"] == fit.variant], compute))
         for fit in (one, other)
     ]
     try:
-        difference = exponent_difference(
-            "compute-power", rows[0], rows[1], name="gamma", samples=SAMPLES, seed=SEED
-        )
-        method = "budgets resampled in pairs"
+        difference = exponent_difference(*rows)
+        method = "paired by budget"
     except FitError:
         refits = [fit.refits for fit in (one, other)]
         if any(of_one is None or of_one.fit.law.name != "compute-power" for of_one in refits):
@@ -238,6 +237,26 @@ def exponent_sentence(
         f"{-difference.value:+.4f} (95% interval {-difference.high:+.4f} to "
         f"{-difference.low:+.4f}, {method}).",
     )
+
+
+def exponent_difference(one: pd.DataFrame, other: pd.DataFrame) -> Estimate:
+    """Exponent of the first family's plain power law less that of the second, from the ratio of
+    their losses (means over runs) at each common budget, so that what a budget does to both
+    cancels; with Student's t interval.
+
+    Raises:
+        FitError: too few budgets are common to know the scatter.
+    """
+    means = [
+        np.log(rows[["loss", "compute"]]).groupby(rows["budget"]).mean() for rows in (one, other)
+    ]
+    first, second = (each.loc[means[0].index.intersection(means[1].index)] for each in means)
+    if len(first) < PAIRED_BUDGETS:
+        raise FitError(f"{len(first)} common budgets are too few to compare in pairs")
+    compute = np.exp((first["compute"] + second["compute"]) / 2).to_numpy(float)
+    ratio = regress(("C",), [compute], np.exp(first["loss"] - second["loss"]).to_numpy(float))
+    low, high = ratio.intervals["C"]
+    return Estimate(-ratio.exponents["C"], -high, -low)
 
 
 def bound_caveat(one: FamilyFit, other: FamilyFit) -> str:

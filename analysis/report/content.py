@@ -70,7 +70,7 @@ def page(
         "choices": choice_rows(fits),
         "profiles": profile_sentences(found.profiles),
         "conventions": convention_table(found.conventions, found.labels),
-        "by_convention": convention_sentences(found.conventions),
+        "by_convention": convention_sentences(found.conventions, found.labels),
         "runs": run_table(frames.runs, compute, frames.split),
         "latents": latent_table(frames.runs),
         "structure": structure_table("run", finished_metrics(frames)),

@@ -104,9 +104,11 @@ def fit_family(
     compute: str,
     column: str = "nll",
     law: str | None = None,
+    predicts: bool = True,
 ) -> FamilyFit:
     """The law that predicts larger budgets best (or this one), through the family's best size of
-    every budget; `column` has the loss."""
+    every budget; `column` has the loss. predicts: whether bands are judged on larger budgets, as
+    predictions need it."""
     rows = best_size_runs(fit_points(fitted, compute, column))
     try:
         if rows.empty:
@@ -123,7 +125,8 @@ def fit_family(
     # Curves are compared refit by refit: with draws in common their noise would cancel.
     seed = SEED + curve_seed(variant, family)
     refits = bootstrap(fit, SAMPLES, seed, kind=kind_of_refit, strata=strata)
-    refits = with_misfit(refits, rows)
+    if predicts:
+        refits = with_misfit(refits, rows)
     return FamilyFit(variant, family, kind, refits, curve_of(refits), fit.warnings, choice)
 
 

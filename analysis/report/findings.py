@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.floors.choice import FloorChoice
 from analysis.plotting.variants import Style, styles_of, variants_of
 from analysis.report.comparisons import Pair, compare_pairs
-from analysis.report.conventions import Convention, conventions_of
+from analysis.report.conventions import Conventions, conventions_of
 from analysis.report.family_fits import FamilyFit, fit_families, floor_of, grouped_warnings
 from analysis.report.reference import (
     floor_warnings,
@@ -44,7 +44,7 @@ class Findings:
     fits: dict[str, FamilyFit]
     pairs: list[Pair]
     profiles: Profiles
-    conventions: list[Convention]
+    conventions: Conventions
     floor: FloorChoice
     warnings: list[str]
 

@@ -198,6 +198,7 @@ def _run_row(run: Any) -> dict[str, Any]:
         "compute": tags[Tag.COMPUTE],
         "core_parameters": int(tags[Tag.CORE_PARAMETERS]),
         "embedding_parameters": int(tags[Tag.EMBEDDING_PARAMETERS]),
+        "head_parameters": float(tags.get(Tag.HEAD_PARAMETERS, "nan")),
         "total_parameters": int(tags[Tag.TOTAL_PARAMETERS]),
         "attempts": int(tags.get(Tag.ATTEMPTS, "0")),
         "retry": int(tags.get(Tag.RETRY, "0")),

@@ -368,5 +368,7 @@ def choice_rows(fits: Mapping[str, FamilyFit]) -> list[str]:
         )
         better = fit.choice.weights
         combined = f", a weighted combination {fit.choice.combined_error:.2%}" if better else ""
-        rows.append(f"{fit.label}: {scores}{combined}")
+        left = ", ".join(fit.choice.unjudged)
+        unjudged = f"; too few budgets to judge {left}" if left else ""
+        rows.append(f"{fit.label}: {scores}{combined}{unjudged}")
     return rows

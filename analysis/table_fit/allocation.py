@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fitting.bootstrap import percentiles
+from analysis.fitting.bootstrap import LEVEL, percentiles
 from analysis.fitting.frontier import Frontier
 from analysis.fitting.law import Array
 from analysis.fitting.laws import LAWS, Formula
@@ -106,7 +106,13 @@ def crossing(of: Callable[[Array], Array], below: Array, above: Array) -> Array:
 
 
 def served(
-    surface: Surface, serving: Serving, factor: float, *, sizes: tuple[Array, Array], losses: Array
+    surface: Surface,
+    serving: Serving,
+    factor: float,
+    *,
+    sizes: tuple[Array, Array],
+    losses: Array,
+    level: float = LEVEL,
 ) -> dict[str, Any]:
     """The division that reaches the loss of the compute-optimal model at the least FLOPs (by the
     shares of peak that training and serving reach) of training and serving together (arXiv
@@ -143,11 +149,11 @@ def served(
     saving = 1 - spent.sum(0) / plain.sum(0)
     found: dict[str, Any] = {
         "tokens_served": serving.tokens,
-        **_with_interval("parameters", np.exp(best)),
-        **_with_interval("tokens", np.exp(y)),
+        **_with_interval("parameters", np.exp(best), level),
+        **_with_interval("tokens", np.exp(y), level),
         "training_flops": float(spent[0, 0] * serving.mfu),
         "serving_flops": float(spent[1, 0] * serving.rate),
-        **_with_interval("saving", saving),
+        **_with_interval("saving", saving, level),
         "training_mfu": serving.mfu,
         "serving_mfu": serving.rate,
     }
@@ -160,6 +166,8 @@ def served(
     return found
 
 
-def _with_interval(name: str, values: Array) -> dict[str, Any]:
+def _with_interval(name: str, values: Array, level: float) -> dict[str, Any]:
     found: dict[str, Any] = {name: float(values[0])}
-    return found | ({f"{name}_interval": list(percentiles(values[1:]))} if len(values) > 1 else {})
+    if len(values) > 1:
+        found[f"{name}_interval"] = list(percentiles(values[1:], level))
+    return found

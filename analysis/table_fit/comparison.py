@@ -52,8 +52,9 @@ def compare_laws(frontiers: Mapping[str, Frontier]) -> tuple[dict[str, Any], lis
 def compare_pair(first: Frontier, second: Frontier) -> dict[str, Any]:
     """How much less compute the second needs than the first, where the curves cross, and by how
     much exponents differ (see `compare_compute`, `crossover`)."""
-    found = compare_compute(first, second)
-    crossing = crossover(first, second)
+    level = first.refits.level
+    found = compare_compute(first, second, level)
+    crossing = crossover(first, second, level)
     return {
         "at_loss": found.at,
         "multiplier": found.value,
@@ -77,7 +78,8 @@ def crossing_as_json(crossing: Crossover) -> dict[str, Any]:
 
 
 def exponent_differences(first: Frontier, second: Frontier) -> dict[str, Any]:
-    """Of gamma, the exponent of the reducible loss in compute, where both laws have one."""
+    """Of gamma, the exponent of the reducible loss in compute, where both laws have one of their
+    own."""
     laws = [f.refits.fit.law for f in (first, second)]
     if not all(isinstance(law, PowerOfCompute) for law in laws):
         return {}
@@ -88,7 +90,9 @@ def exponent_differences(first: Frontier, second: Frontier) -> dict[str, Any]:
     ]
     rows = min(map(len, gammas))
     difference = gammas[0][:rows] - gammas[1][:rows]
-    interval = list(percentiles(difference[1:])) if rows > 1 else []
+    if not difference.any():  # in common
+        return {}
+    interval = list(percentiles(difference[1:], first.refits.level)) if rows > 1 else []
     return {"gamma": {"estimate": float(difference[0]), "interval": interval}}
 
 
@@ -136,6 +140,7 @@ def shared_fit(
         apart = apart.assign(run=labels + "/" + rows["run"].astype(str))
     plan = plan_of(apart, request.kind)
     refits = plan.refit(fit, request.samples, request.seed, progress=progress)
+    refits = replace(refits, level=request.level)
     has_intervals = len(refits.theta_KP) > 0
     nested = any(plan_of(each, request.kind).nested for each in groups.values())
     test, untested = (None, NESTED) if nested else sharing_test(law, fit, own)
@@ -251,6 +256,6 @@ def _frontiers(
         own = Fit(law.base, theta, inputs(rows), fit.estimator, fit.diagnostics)
         convention = convention_of(rows)
         factor = 6.0 if convention is None else convention.factor
-        mine = Refits(own, law.theta_of(refits.theta_KP, family), refits.noise)
+        mine = Refits(own, law.theta_of(refits.theta_KP, family), refits.noise, level=refits.level)
         found[name] = Frontier(mine, factor)
     return found

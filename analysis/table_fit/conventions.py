@@ -73,7 +73,8 @@ def side_by_side(tables: Mapping[Convention, Table], request: Request) -> dict[s
         for name, mine in groups.items():
             own = {"n": convention.n, "flops": convention.flops}
             row = own | ({"group": name} if len(groups) > 1 else {})
-            seeded = replace(request, seed=seeds(groups, request.seed)[name])
+            # One law, so that exponents differ by the count alone.
+            seeded = replace(request, seed=seeds(groups, request.seed)[name], usual=False)
             rows.append(row | _fitted(mine, seeded, steps.loc[mine.index]))
     if all("reason" in row for row in rows):
         reasons = "; ".join(f"{Convention(r['n'], r['flops'])}: {r['reason']}" for r in rows)
@@ -137,7 +138,12 @@ def _held_out(
     if law == "isoflop":
         return _next_optimum(rows, request)
     score = rolling_origin(
-        law, rows, request.estimator, constraints=request.constraints, steps=steps
+        law,
+        rows,
+        request.estimator,
+        constraints=request.constraints,
+        steps=steps,
+        bands=False,
     )
     if score is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,8 @@ def fit_table(table: Table, request: Request) -> dict[str, Any]:
         raise FitError(
             f"--share: the table has one group, {name}; leave --share out, or add groups"
         )
+    if len(groups) > 1:  # which are compared by one law
+        request = replace(request, usual=False)
     results, frontiers = fit_groups(groups, request)
     notes = list(table.notes)
     if len(results) == 1:
@@ -79,8 +82,9 @@ def fit_groups(
                 continue
             if request.law == "optima":
                 results[name] = optima_group(
-                    rows, request.predict, samples=request.samples, seed=request.seed
-                )
+                    rows, request.predict, samples=request.samples, seed=request.seed,
+                    level=request.level,
+                )  # fmt: skip
                 continue
             found = law_group(rows, request, seeds(groups, request.seed)[name])
         except FitError as error:
@@ -108,6 +112,7 @@ def compare_profiles(groups: Mapping[str, pd.DataFrame], request: Request) -> di
         for other in names[index + 1 :]:
             pair = {one: groups[one], other: groups[other]}
             compared[f"{one} / {other}"] = compare_isoflop(
-                pair, request.samples, request.seed, method=request.minimum, kind=request.kind
-            )
+                pair, request.samples, request.seed, method=request.minimum, kind=request.kind,
+                level=request.level,
+            )  # fmt: skip
     return compared

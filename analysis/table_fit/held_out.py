@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.fitting.bootstrap import Refits
+from analysis.fitting.bootstrap import LEVEL, Refits
 from analysis.fitting.cross_validation import best_window
 from analysis.fitting.table import Table, inputs
 from analysis.table_fit.request import Request
@@ -99,7 +99,7 @@ def held_out(refits: Refits, later: pd.DataFrame, request: Request) -> dict[str,
         "signed_error": float(errors.mean()),
     }
     if len(refits.theta_KP):
-        low, high = refits.prediction_band(points, request.seed)
+        low, high = refits.prediction_band(points, request.seed, LEVEL)
         inside = (points.loss >= low) & (points.loss <= high)
         found["share_inside_95%_interval"] = float(inside.mean())
     return found

@@ -50,7 +50,9 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         "points": len(rows),
         "parameters": {n: s * exponent(analysis, g) for n, (g, s) in EXPONENTS.items()},
         "intervals": {
-            n: list(percentiles(s * refits.exponent(g))) if refits is not None else []
+            n: list(percentiles(s * refits.exponent(g), request.level))
+            if refits is not None
+            else []
             for n, (g, s) in EXPONENTS.items()
         },
         "growth": {
@@ -59,7 +61,7 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
             if (fit := getattr(analysis, g)) is not None
         },
         "diagnostics": {
-            "optima": optima(analysis, refits),
+            "optima": optima(analysis, refits, request.level),
             "window_factor": analysis.window if request.minimum == "parabola" else None,
             "misfit": None if analysis.misfit is None else asdict(analysis.misfit),
         },
@@ -68,7 +70,7 @@ def isoflop_group(rows: pd.DataFrame, request: Request) -> dict[str, Any]:
         ),
     }
     if targets:
-        found, of_curve = predictions(analysis, refits, targets)
+        found, of_curve = predictions(analysis, refits, targets, level=request.level)
         result["predictions"] = found
         result["warnings"] += of_curve
     return result
@@ -80,7 +82,7 @@ def exponent(analysis: IsoFLOP, growth: str) -> float:
     return float("nan") if fit is None else float(fit.exponent)
 
 
-def optima(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> list[dict[str, Any]]:
+def optima(analysis: IsoFLOP, refits: IsoFLOPRefits | None, level: float) -> list[dict[str, Any]]:
     """Every budget's optimum with its intervals."""
     rows, number = [], 0
     for optimum in analysis.optima:
@@ -90,7 +92,7 @@ def optima(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> list[dict[str, An
                 of_budget = (v[:, number] for v in (refits.size, refits.tokens, refits.loss))
                 names = ("parameters_interval", "tokens_interval", "loss_interval")
                 for name, values in zip(names, of_budget, strict=True):
-                    row[name] = list(percentiles(np.exp(values)))
+                    row[name] = list(percentiles(np.exp(values), level))
             number += 1
         rows.append(row)
     return rows
@@ -137,7 +139,7 @@ def loss_curve(analysis: IsoFLOP, refits: IsoFLOPRefits | None) -> LossCurve:
 
 
 def predictions(
-    analysis: IsoFLOP, refits: IsoFLOPRefits | None, targets: Sequence[float]
+    analysis: IsoFLOP, refits: IsoFLOPRefits | None, targets: Sequence[float], *, level: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """N*, D* and loss at amounts of compute, and what to know of the curve that gives the loss.
 
@@ -145,13 +147,18 @@ def predictions(
         FitError: see `loss_curve`.
     """
     curve = loss_curve(analysis, refits)
-    found = [_prediction(analysis, refits, target, curve=curve) for target in targets]
+    found = [_prediction(analysis, refits, target, curve=curve, level=level) for target in targets]
     of_curve = [f"loss at the optima: {warning}" for warning in curve.fit.warnings]
     return found, of_curve + far_from_budgets(found, analysis)
 
 
 def _prediction(
-    analysis: IsoFLOP, refits: IsoFLOPRefits | None, target: float, *, curve: LossCurve
+    analysis: IsoFLOP,
+    refits: IsoFLOPRefits | None,
+    target: float,
+    *,
+    curve: LossCurve,
+    level: float,
 ) -> dict[str, Any]:
     loss, losses = curve.at(target)
     largest = max(optimum.compute for optimum in analysis.good)
@@ -162,14 +169,14 @@ def _prediction(
             continue
         found[name] = float(fit.at(np.array([target]))[0])
         if refits is not None:
-            found[f"{name}_interval"] = list(percentiles(refits.at(growth, target)))
+            found[f"{name}_interval"] = list(percentiles(refits.at(growth, target), level))
     half = flatness(analysis)
     if half is not None and "parameters" in found:
         ends = [found["parameters"] * float(np.exp(sign * half)) for sign in (-1, 1)]
         found["near_optimal"] = {"within": TOLERANCE, "parameters": ends}
     found["loss"] = loss
     if len(losses):
-        found["confidence_interval"] = list(percentiles(losses))
+        found["confidence_interval"] = list(percentiles(losses, level))
     return found | {"loss_law": curve.fit.law.name, "extrapolation": target / largest}
 
 

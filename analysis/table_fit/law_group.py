@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,7 @@ def law_group(rows: pd.DataFrame, request: Request, seed: int) -> LawGroup:
     )
     plan, misfits = plan_of(rows, request.kind), lack_of_fit(fit, rows)
     refits = plan.refit(fit, request.samples, seed, progress=request.progress)
+    refits = replace(refits, level=request.level)
     if len(refits.theta_KP) and (request.predict or later is not None):
         refits = with_misfit(refits, rows, request.seed, constraints=request.constraints)
     convention = convention_of(rows)
@@ -105,20 +106,21 @@ def chosen_law(rows: pd.DataFrame, request: Request) -> tuple[str, Choice | None
     Raises:
         FitError: when no law can be fitted at all.
     """
-    if request.law != "auto" and not request.usual:
+    usual = request.replaceable
+    if request.law != "auto" and not usual:
         return request.law, None, []
     sized = "parameters" in rows
     names = candidates_of(candidates(sized), request.estimator)
-    if request.usual:
+    if usual:
         names = [name for name in names if _like(LAWS[name], LAWS[request.law])]
     try:
-        choice = choose(names, rows, request.estimator, bands=not request.usual)
+        choice = choose(names, rows, request.estimator, bands=not usual)
     except FitError as error:
-        if request.usual:
+        if usual:
             return request.law, None, []
         law = carried(names, rows)
         return law, None, [f"law {law} is taken untested: {error}"]
-    if request.usual:
+    if usual:
         return choice.instead_of(request.law), choice, []
     log.info("law %s chosen among %d by rolling origin", choice.best, len(choice.scores))
     return choice.best, choice, []
@@ -251,7 +253,7 @@ def accuracy_chain(
         "law": "sigmoid",
         "points": len(known),
         "parameters": asdict(fitted.sigmoid),
-        "intervals": {n: list(percentiles(v)) for n, v in refits.items() if len(v)},
+        "intervals": {n: list(percentiles(v, request.level)) for n, v in refits.items() if len(v)},
         "residual_sd": fitted.residual_sd,
         "warnings": [f"accuracy: {warning}" for warning in fitted.warnings],
     }
@@ -271,7 +273,8 @@ def derived(fit: Fit) -> dict[str, float]:
 def derived_intervals(refits: Refits) -> dict[str, list[float]]:
     """The same with intervals from the refits."""
     return {
-        name: list(percentiles(f(refits.public))) for name, f in derivations(refits.fit).items()
+        name: list(percentiles(f(refits.public), refits.level))
+        for name, f in derivations(refits.fit).items()
     }
 
 
@@ -286,16 +289,16 @@ def choice_as_json(
 ) -> dict[str, Any]:
     """Laws by how well they predict larger budgets than they were fitted to; of `auto` also
     left-out ones."""
-    if request.usual:
-        scores = {score.law: score_as_json(score) for score in choice.scores}
-        return {"rolling_origin": scores, "usual": request.law, "taken": law}
+    scores = {score.law: score_as_json(score) for score in choice.scores}
+    judged = {"rolling_origin": scores, "not_judged": list(choice.unjudged)}
+    if request.replaceable:
+        return judged | {"usual": request.law, "taken": law}
     left_out = [
         leave_one_budget_out(score.law, rows, request.estimator, seed=request.seed)
         for score in choice.scores
     ]
     combination = {"weights": choice.weights, "mean_absolute_error": choice.combined_error}
-    return {
-        "rolling_origin": {score.law: score_as_json(score) for score in choice.scores},
+    return judged | {
         "leave_one_budget_out": {s.law: score_as_json(s) for s in left_out if s is not None},
         "combination": combination if choice.weights else None,
     }

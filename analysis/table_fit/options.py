@@ -96,6 +96,8 @@ def check_together(given: Set[str], request: Request) -> None:
         raise SpecError("--chance: has no effect without --accuracy; give its column too")
     if "resample" in given and not request.samples:
         raise SpecError("--resample: has no effect with --bootstrap 0; leave one of them out")
+    if "level" in given and not request.samples and request.law != "optima":
+        raise SpecError("--level: has no effect with --bootstrap 0; leave one of them out")
     if "serve" in given and not any("c" in place for place in request.predict):
         raise SpecError("--serve: has no effect without a budget; give --predict c=... too")
     if request.start == "auto" and request.law == "auto":

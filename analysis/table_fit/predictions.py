@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fitting.bootstrap import LEVEL, percentiles
+from analysis.fitting.bootstrap import percentiles
 from analysis.fitting.frontier import Frontier
 from analysis.fitting.law import Array, Inputs, SizedLaw, predicted
 from analysis.fitting.laws import LAWS
@@ -98,13 +98,13 @@ def prediction(frontier: Frontier, place: Place, serving: Serving | None = None)
     found: dict[str, Any] = dict(place.target) | {"loss": float(losses[0])}
     if len(losses) > 1:
         low, high = refits.new_run_band(losses[:1], losses[1:, None], np.array([place.compute]))
-        found["confidence_interval"] = list(percentiles(losses[1:]))
+        found["confidence_interval"] = list(percentiles(losses[1:], refits.level))
         found["prediction_interval"] = [float(low[0]), float(high[0])]
     if place.sizes is not None:
         for name, values in zip(("parameters", "tokens"), place.sizes, strict=True):
             found[name] = float(values[0])
             if len(values) > 1:
-                found[f"{name}_interval"] = list(percentiles(values[1:]))
+                found[f"{name}_interval"] = list(percentiles(values[1:], refits.level))
     if place.sizes is not None and place.surface is not None:
         log_product = float(np.log(place.compute / frontier.factor))
         best = float(np.log(place.sizes[0][0]))
@@ -114,15 +114,16 @@ def prediction(frontier: Frontier, place: Place, serving: Serving | None = None)
         }
         if serving is not None:
             found["serving"] = served(
-                place.surface, serving, frontier.factor, sizes=place.sizes, losses=losses
-            )
+                place.surface, serving, frontier.factor, sizes=place.sizes, losses=losses,
+                level=refits.level,
+            )  # fmt: skip
     return found | {"extrapolation": place.compute / frontier.span[1]}
 
 
 def accuracy_at(
     frontier: Frontier, place: Place, accuracy: AccuracyFit, *, seed: int
 ) -> dict[str, Any]:
-    """Accuracy through the predicted loss. low, high: 95% of the expected accuracy, by both steps'
+    """Accuracy through the predicted loss. low, high: of the expected accuracy, by both steps'
     doubt; prediction_interval: of one new run, with its noise and the law's misfit."""
     refits, losses = frontier.refits, place.losses
     found: dict[str, Any] = dict(place.target) | {
@@ -140,8 +141,12 @@ def accuracy_at(
         new = losses[0] * (new / losses[0]) ** times
     noise = accuracy.residual_sd * np.random.default_rng([seed, 2]).standard_normal(count)
     of_new = np.clip(accuracies(accuracy.refits[:count], new) + noise, 0.0, 1.0)
-    low, high = percentiles(drawn, LEVEL)
-    return found | {"low": low, "high": high, "prediction_interval": list(percentiles(of_new))}
+    low, high = percentiles(drawn, refits.level)
+    return found | {
+        "low": low,
+        "high": high,
+        "prediction_interval": list(percentiles(of_new, refits.level)),
+    }
 
 
 def _far_from_data(frontier: Frontier, place: Place) -> str | None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from analysis.fitting.bootstrap import LEVEL
 from analysis.fitting.choices import AnyLaw, Estimator, Kind, Progress
 from analysis.fitting.constraints import FREE, Constraints
 from analysis.fitting.frontier import Frontier
@@ -52,5 +53,13 @@ class Request:
     serving: Serving | None = None
     hold_out: float | None = None  # C from which rows are predicted, not fitted
     start: float | Literal["auto"] | None = None  # C from which rows are fitted
-    usual: bool = False  # the law was not asked for: one that predicts better may replace it
+    usual: bool = False  # the law was not asked for
+    level: float = LEVEL  # share that intervals are to hold
     on_group: Callable[[str, pd.DataFrame, Frontier], None] | None = None  # of each fitted group
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a law that predicts better may take the usual one's place: not where constraints
+        or a window were asked for, which are of the law that has their names."""
+        held = self.constraints or self.share or self.start == "auto"
+        return self.usual and not held

@@ -25,26 +25,27 @@ def shown(result: Mapping[str, Any]) -> Iterator[Shown]:
     if "conventions" in result:
         yield from conventions(result)
         return
-    groups = result.get("groups", {"": result})
+    level, groups = result["level"], result.get("groups", {"": result})
     for name, fitted in groups.items():
         title = f"{name} {fitted['law']}, {fitted['points']} points".strip()
         if "parameters" in fitted:
-            yield parameters(title, fitted)
+            yield parameters(title, fitted, level)
         if "optima" in fitted.get("diagnostics", {}):
             yield optima_table(f"{name} optima".strip(), fitted["diagnostics"]["optima"])
         for line in lines(fitted):
             yield Text(f"{name}: {line}" if name else line)
     if "shared" in result:
-        yield parameters(f"{', '.join(result['shared']['shared'])} in common", result["shared"])
+        title = f"{', '.join(result['shared']['shared'])} in common"
+        yield parameters(title, result["shared"], level)
         yield from (Text(line) for line in sharing(result["shared"]["test"]))
     for pair, numbers in result.get("comparison", {}).items():
-        yield Text(f"{pair}: {comparison(numbers)}")
+        yield Text(f"{pair}: {comparison(numbers, level)}")
 
 
-def parameters(title: str, fitted: Mapping[str, Any]) -> RichTable:
+def parameters(title: str, fitted: Mapping[str, Any], level: float) -> RichTable:
     """Parameters and what follows from them, with intervals."""
     table = RichTable(title=Text(title))
-    for column in ("parameter", "estimate", "95% interval"):
+    for column in ("parameter", "estimate", f"{100 * level:g}% interval"):
         table.add_column(column, justify="left" if column == "parameter" else "right")
     intervals = {**fitted["intervals"], **fitted.get("derived_intervals", {})}
     pinned = fitted.get("pinned", {})
@@ -85,12 +86,16 @@ def _side_by_side(group: str, rows: list[Mapping[str, Any]]) -> RichTable:
     return table
 
 
+def _splits(count: int) -> str:
+    return "1 split" if count == 1 else f"{count} splits"
+
+
 def _score(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "–"
     if "parameters_ratio" in found:
         return f"N* x {found['parameters_ratio']:.3f}"
-    folds = f", {found['folds']} splits" if "folds" in found else ""
+    folds = f", {_splits(found['folds'])}" if "folds" in found else ""
     return f"{found['mean_absolute_error']:.3%} ({found['points']} points{folds})"
 
 
@@ -137,9 +142,11 @@ def choice(found: Mapping[str, Any]) -> Iterator[str]:
     """Laws in the order of their errors on larger budgets."""
     scores = found["rolling_origin"]
     errors = ", ".join(
-        f"{law} {score['mean_absolute_error']:.2%} ({score['folds']} splits)"
+        f"{law} {score['mean_absolute_error']:.2%} ({_splits(score['folds'])})"
         for law, score in scores.items()
     )
+    if found["not_judged"]:
+        errors += f"; too few budgets to judge {', '.join(found['not_judged'])}"
     if "usual" in found:
         usual, taken = found["usual"], found["taken"]
         yield f"mean error on larger budgets than were fitted: {errors}; " + (
@@ -239,25 +246,25 @@ def accuracy(found: Mapping[str, Any]) -> Iterator[str]:
         yield text
 
 
-def comparison(found: Mapping[str, Any]) -> str:
+def comparison(found: Mapping[str, Any], level: float) -> str:
     """Who needs less compute, and by how much."""
     if "at_loss" not in found:
         return profile_comparison(found)
-    text = bounded(found) if found["multiplier"] is None else multiplied(found)
+    text = bounded(found) if found["multiplier"] is None else multiplied(found, level)
     for name, each in found.get("difference", {}).items():
         text += f"; {name} differs by {with_interval(each['estimate'], each['interval'], '.3g')}"
     crossing = found.get("crossover")
     return text + ("" if crossing is None else f"; {crossed(crossing)}")
 
 
-def multiplied(found: Mapping[str, Any]) -> str:
+def multiplied(found: Mapping[str, Any], level: float) -> str:
     """The multiplier at a loss that both groups reach."""
     times, word, ends = regressions.less_or_more(found["multiplier"], found["interval"])
     text = (
         f"{found['second']} needs {times:.4g} times {word} compute than "
         f"{found['first']} for loss {found['at_loss']:{DIGITS}}"
     )
-    return text + (f" (95% interval {interval(ends)})" if ends else "")
+    return text + (f" ({100 * level:g}% interval {interval(ends)})" if ends else "")
 
 
 def bounded(found: Mapping[str, Any]) -> str:

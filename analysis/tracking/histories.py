@@ -27,6 +27,7 @@ MANY = 500  # run ids in one SQL statement
 RUN_COLUMNS = [
     "run_id", "name", "family", "variant", "run_key", "rung", "budget", "seed", "status",
 ]  # fmt: skip
+PARAMETERS = ("core_parameters", "head_parameters", "total_parameters")
 
 
 def read_histories(
@@ -119,7 +120,7 @@ def joined_histories(
     wide = mine.pivot(index=["run_id", "step"], columns="metric", values="value")
     wide = wide.reindex(columns=list(metrics)).set_axis(list(metrics.values()), axis=1)
     wide = wide.astype(float).dropna(subset=[needed]).reset_index()
-    about = runs[[*RUN_COLUMNS, "nll_kind", "core_parameters", "total_parameters"]]
+    about = runs[[*RUN_COLUMNS, "nll_kind", *PARAMETERS]]
     joined = wide.merge(about, on="run_id", how="inner")
     order = dict(zip(runs["run_id"], range(len(runs)), strict=True))
     by = joined["run_id"].map(order)

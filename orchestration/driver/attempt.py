@@ -174,6 +174,7 @@ def opening_tags(study: str, run: PlannedRun) -> dict[str, str]:
         Tag.COMPUTE: run.spec.compute,
         Tag.CORE_PARAMETERS: str(run.core_parameters),
         Tag.EMBEDDING_PARAMETERS: str(run.embedding_parameters),
+        Tag.HEAD_PARAMETERS: str(run.head_parameters),
         Tag.TOTAL_PARAMETERS: str(run.total_parameters),
     }
 

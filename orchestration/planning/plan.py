@@ -54,6 +54,7 @@ class PlannedRun:
     name: str  # for people: nothing parses it
     core_parameters: int
     embedding_parameters: int
+    head_parameters: int
     total_parameters: int
     resources: ResourcesSpec  # of a run of this size
     micro_batch_sequences: int | None
@@ -217,6 +218,7 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
         name=run_name(place, core=counts.core, seed=seed),
         core_parameters=counts.core,
         embedding_parameters=counts.embedding,
+        head_parameters=counts.head,
         total_parameters=counts.total,
         resources=resources,
         micro_batch_sequences=(

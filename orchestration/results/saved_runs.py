@@ -62,6 +62,7 @@ def _run(
         name=name,
         core_parameters=counts.core,
         embedding_parameters=counts.embedding,
+        head_parameters=counts.head,
         total_parameters=counts.total,
         resources=resources,
         micro_batch_sequences=resources.micro_batch_sequences,

@@ -1,17 +1,22 @@
 """Do 95% intervals hold the truth for every law, shared floors, optima and the like?
 
-    python -m tests.benchmarks.extended_laws [--studies 100] [--refits 200] [--only NAME]
+    python -m tests.benchmarks.extended_laws [--studies 200] [--refits 1000] [--only NAME]
+        [--to FILE] [--minutes 10]
 
 Studies with known parameters, fitted as `cola fit` does by default. Prints for every parameter its
-coverage and its bias over the standard deviation of the estimates. `--first N` begins at another
-study, so that several processes can share them.
+coverage and its bias over the standard deviation of the estimates. `--to` appends each study to a
+file of JSON lines and skips those that it has, so that the command goes on where it was stopped
+(`--minutes` stops it); `--first N` begins at another study, so that several processes can share
+them.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +32,7 @@ from analysis.table_fit.comparison import shared_fit
 from analysis.table_fit.law_group import law_group
 from analysis.table_fit.request import Request
 from analysis.tables.columns import RowCounts
+from cola.jsonl import LineWriter, read_lines
 from tests.benchmarks.law_coverage import best_size, grid
 
 NOISE = 0.003
@@ -61,6 +67,12 @@ class Tally:
             self.without += 1
             return
         self.rows.setdefault(name, []).append((truth, value, *interval))
+
+    def join(self, other: Tally) -> None:
+        """Those of another study too."""
+        for name, found in other.rows.items():
+            self.rows.setdefault(name, []).extend(found)
+        self.without += other.without
 
     def show(self, name: str) -> None:
         """One line a design."""
@@ -231,21 +243,42 @@ DESIGNS: dict[str, Study] = {
 }
 
 
+def kept(path: Path | None) -> dict[tuple[str, int], Tally]:
+    """The studies that a file has, by design and number."""
+    if path is None or not path.exists():
+        return {}
+    return {
+        (study["design"], study["number"]): Tally(study["rows"], study["without"])
+        for study in read_lines(path)
+    }
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=100)
-    parser.add_argument("--refits", type=int, default=200)
+    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--refits", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="number of the first study")
     parser.add_argument("--only", default="", help="designs whose names hold this")
+    parser.add_argument("--to", type=Path, help="file of JSON lines, one a study")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     arguments = parser.parse_args()
+    done, end = kept(arguments.to), time.monotonic() + 60 * arguments.minutes
     for name, study in DESIGNS.items():
         if arguments.only not in name:
             continue
         tally = Tally()
         for number in range(arguments.first, arguments.first + arguments.studies):
-            draw = np.random.default_rng([len(name), number])
-            study(draw, arguments.refits, number, tally)
+            mine = done.get((name, number))
+            if mine is None and time.monotonic() < end:
+                mine = Tally()
+                draw = np.random.default_rng([len(name), number])
+                study(draw, arguments.refits, number, mine)
+                if arguments.to is not None:
+                    with LineWriter(arguments.to) as file:
+                        file.write({"design": name, "number": number} | asdict(mine))
+            if mine is not None:
+                tally.join(mine)
         tally.show(name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 from analysis.cli import app
 from cola.errors import FitError, SpecError
+from tests.unit.analysis.printed import read
 
 
 def written(path: Path, rows: pd.DataFrame) -> str:
@@ -30,11 +30,10 @@ def text(*arguments: str) -> str:
 
 
 def fitted(*arguments: str) -> dict[str, Any]:
-    """The JSON of the command."""
+    """The JSON of the command, as its schema has it."""
     result = CliRunner().invoke(app, ["fit", *arguments, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    values: dict[str, Any] = json.loads(result.stdout)
-    return values
+    return read("fit", result.stdout)
 
 
 def refused(*arguments: str) -> str:

@@ -50,6 +50,29 @@ def test_the_json_has_law_parameters_intervals_diagnostics_warnings(tmp_path: Pa
     assert again["intervals"] == found["intervals"]  # seeded
 
 
+def test_intervals_are_of_the_level_that_is_asked_for(tmp_path: Path) -> None:
+    runs = table(tmp_path / "a.csv", params=SIZES, tokens=TOKENS, loss=noisy(0))
+    flops = np.geomspace(1e18, 1e22, 8)
+    best = {"c": flops, "n": 1e8 * (flops / 1e18) ** 0.5 * np.exp(0.05 * (-1.0) ** np.arange(8))}
+    optima = table(tmp_path / "o.csv", **best, loss=3 * (flops / 1e20) ** -0.05)
+    gates = table(tmp_path / "g.csv", c=np.tile(flops, 2), arm=np.repeat(["x", "y"], 8),
+                  loss=1 + np.tile(best["n"], 2) ** -0.1 * np.repeat([1.0, 0.9], 8))  # fmt: skip
+    for name, arguments in (
+        ("alpha", [runs, "--n", "params", "--d", "tokens", "--bootstrap", "60",
+                   "--law", "chinchilla"]),
+        ("a", [optima, "--n", "n", "--flops", "c", "--law", "optima", "--bootstrap", "20"]),
+        (None, [gates, "--flops", "c", "--group", "arm", "--speedup", "--pin", "E=1"]),
+    ):  # fmt: skip
+        wide, narrow = (fitted(*arguments, *more) for more in ([], ["--level", "0.8"]))
+        ends = [each["intervals"][name] if name else each["interval"] for each in (wide, narrow)]
+        assert ends[0][0] < ends[1][0] < ends[1][1] < ends[0][1], name
+        assert (wide["level"], narrow["level"]) == (0.95, 0.8)
+    assert "80% interval" in text(optima, "--n", "n", "--flops", "c", "--law",
+                                  "optima", "--level", "0.8")  # fmt: skip
+    refusal = refused(runs, "--n", "params", "--d", "tokens", "--level", "0.8", "--bootstrap", "0")
+    assert "--level: has no effect with --bootstrap 0" in refusal
+
+
 def test_groups_are_fitted_apart_and_compared(tmp_path: Path) -> None:
     flops = np.tile(np.geomspace(1e18, 1e22, 6), 2)
     family = np.repeat(["x", "y"], 6)

@@ -15,7 +15,7 @@ from cola.errors import SpecError, StorageError
 from cola.spec.schema import json_schema
 from cola.study import StudySpec
 from sweeps.cli import app
-from sweeps.schema_cli import RENEW, Kind, configuration_page
+from sweeps.schema_cli import RENEW, SPECIFICATIONS, Kind, configuration_page
 from sweeps.space.catalog import shipped_sweeps
 from sweeps.space.spec import SweepSpec
 
@@ -63,7 +63,7 @@ def test_the_schema_takes_what_the_command_takes(change: dict[str, Any], valid: 
 
 def test_the_configuration_page_is_what_the_specifications_say() -> None:
     page = ROOT / "docs" / "configuration.md"
-    assert page.read_text() == configuration_page(list(Kind)), f"renew it by `{RENEW}`"
+    assert page.read_text() == configuration_page(list(SPECIFICATIONS)), f"renew it by `{RENEW}`"
 
 
 def test_the_command_prints_and_writes_both_formats(tmp_path: Path) -> None:
@@ -76,8 +76,12 @@ def test_the_command_prints_and_writes_both_formats(tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     assert printed("sweep", "--to", str(path)) == f"{path}\n"
     assert json.loads(path.read_text()) == json_schema(SweepSpec)
-    assert printed("--markdown") == configuration_page(list(Kind))
+    assert printed("--markdown") == configuration_page(list(SPECIFICATIONS))
     assert printed("sweep", "--markdown") == configuration_page([Kind.SWEEP])
+    for kind in ("fit", "compare", "forecast"):
+        assert json.loads(printed(kind))["title"].startswith(f"cola {kind}")
+    refusal = CliRunner().invoke(app, ["schema", "fit", "--markdown"]).exception
+    assert "is what a command prints" in str(refusal)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

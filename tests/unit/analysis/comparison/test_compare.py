@@ -11,7 +11,17 @@ from analysis.comparison.sides import Side, shared_by
 from analysis.report.runs import read_study
 from cola.errors import SpecError
 from cola.records import Tag
-from tests.unit.analysis.imports.sources import DELAY, MAP, imported, ran, wandb_rows, written
+from tests.unit.analysis.fit_command import fitted
+from tests.unit.analysis.imports.sources import (
+    COMPUTE,
+    DELAY,
+    MAP,
+    imported,
+    ran,
+    wandb_rows,
+    written,
+)
+from tests.unit.analysis.printed import read
 from tests.unit.analysis.store import Store
 
 
@@ -19,9 +29,10 @@ def test_a_study_against_a_table_gives_the_known_multiplier(tmp_path: Path) -> N
     imported(written(tmp_path / "fast.csv", wandb_rows(("fast",))), tmp_path)
     slow = written(tmp_path / "slow.csv", wandb_rows(("slow",)))
     figure = tmp_path / "both.svg"
-    found = json.loads(
+    found = read(
+        "compare",
         ran("compare", "ext", slow, "--output", str(tmp_path), "--map", MAP, "--plot", str(figure),
-            "--json")
+            "--json"),
     )  # fmt: skip
     (pair,) = found["pairs"]
     assert (pair["first"], pair["second"]) == ("ext: fast", "slow.csv: slow")
@@ -31,6 +42,34 @@ def test_a_study_against_a_table_gives_the_known_multiplier(tmp_path: Path) -> N
     text = ran("compare", "ext", slow, "--output", str(tmp_path), "--map", MAP)
     assert "times more compute for" in text
     assert "[whether both losses are of the same text and tokenizer is not known" in text
+
+
+def test_an_export_is_read_fitted_and_compared_with_a_study_of_ours(tmp_path: Path) -> None:
+    """The other project needs a third of our compute for any loss."""
+    times, store = 3.0, Store(tmp_path)
+    for rung in range(4):
+        store.run("ours", "ar", rung)
+    folder = tmp_path / "studies/ours"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(f"name: ours\ntracking: {{uri: '{store.uri}'}}\n")
+    rows = wandb_rows(("fast",))
+    for row, compute in zip(rows, COMPUTE, strict=True):
+        scale = (compute / 1e18) ** 0.5  # from 1e12 FLOPs on, as ours
+        row["config.model.n_params"] = size = round(1e5 * scale)
+        row["train/tokens"] = tokens = 1e12 * compute / 1e18 / (6 * size)
+        row["val/loss"] = 4.0 * (times * 6 * size * tokens / 1e12) ** -0.05
+    export = written(tmp_path / "wandb_export.csv", rows)
+    columns = ["--flops", "flops", "--loss", "val/loss", "--law", "compute-power"]
+    written(tmp_path / "t.csv", [row | {"flops": 6 * row["config.model.n_params"]
+                                        * row["train/tokens"]} for row in rows])  # fmt: skip
+    alone = fitted(str(tmp_path / "t.csv"), *columns, "--bootstrap", "50")
+    assert alone["parameters"]["gamma"] == pytest.approx(0.05, rel=1e-3)
+    imported(export, tmp_path)
+    found = read("compare", ran("compare", "ours", "ext", "--output", str(tmp_path), "--json"))
+    (pair,) = found["pairs"]
+    assert (pair["first"], pair["second"]) == ("ours: AR", "ext: fast")
+    assert pair["multiplier"] == pytest.approx(times, rel=0.02)
+    assert any("same text and tokenizer is not known" in text for text in found["caveats"])
 
 
 def test_runs_of_tables_are_of_both_where_their_numbers_are_the_same(tmp_path: Path) -> None:

@@ -242,11 +242,17 @@ def test_seed_noise_is_what_repeats_scatter_by() -> None:
     assert seed_noise(noisy[:3], [0, 1, 2]) is None
 
 
+def test_intervals_of_few_refits_hold_as_many_further_ones_as_they_say() -> None:
+    draws = np.random.default_rng(0).standard_normal((4000, 80))
+    held = [low <= draws[i - 1, 0] <= high for i, (low, high) in enumerate(map(percentiles, draws))]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.008)
+
+
 def test_an_interval_takes_nine_refits_in_ten() -> None:
     refits = np.linspace(0.0, 1.0, 101)
-    assert percentiles(refits) == pytest.approx((0.025, 0.975))
+    assert percentiles(refits) == pytest.approx((0.0155, 0.9845))  # ranks 2.55 and 99.45 of 102
     refits[:10] = np.nan
-    assert percentiles(refits)[1] == pytest.approx(0.975, abs=0.01)
+    assert percentiles(refits)[1] == pytest.approx(0.9845, abs=0.01)
     refits[10] = np.nan
     assert np.isnan(percentiles(refits)).all()
 

@@ -130,6 +130,19 @@ def test_the_usual_law_stays_unless_another_is_clearly_better() -> None:
     assert Choice((even,), None, None).instead_of("chinchilla") == "tied"  # cannot be tested
 
 
+def test_a_law_that_leaves_one_split_does_not_take_the_others_theirs() -> None:
+    """Eight budgets: a broken power law needs seven of them."""
+    compute = np.geomspace(1e16, 1e20, 8)
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(8)
+    loss = (1.5 + (compute / 1e18) ** -0.2) * np.exp(noise)
+    rows = pd.DataFrame({"compute": compute, "loss": loss, "budget": compute})
+    choice = choose(["compute", "compute-power", "broken"], rows, "least-squares", bands=False)
+    assert choice.unjudged == ("broken",)
+    assert [len(score.folds) for score in choice.scores] == [4, 4]
+    assert choice.instead_of("compute-power") == choice.best == "compute"
+    assert choose(["broken"], rows, "least-squares", bands=False).best == "broken"
+
+
 @pytest.mark.slow
 def test_two_families_compare_as_published() -> None:
     table = read_table(

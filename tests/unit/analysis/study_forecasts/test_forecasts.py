@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from analysis.study_forecasts.scores import Score
 from analysis.study_forecasts.text import score_sentence, verdict
 from cola.errors import ColaError, SpecError, StorageError
 from cola.records import Tag
+from tests.unit.analysis.printed import read
 from tests.unit.analysis.store import Store
 
 TOP = 8e12  # the budget of rung 3
@@ -63,7 +63,7 @@ def forecast(study: Study, *arguments: str) -> Any:
     if isinstance(found.exception, ColaError):
         raise found.exception
     assert found.exit_code == 0, found.output
-    return json.loads(found.stdout) if "--json" in arguments else found.stdout
+    return read("forecast", found.stdout) if "--json" in arguments else found.stdout
 
 
 def record(study: Study) -> Path:

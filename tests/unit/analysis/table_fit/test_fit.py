@@ -196,9 +196,9 @@ def test_groups_compare_under_the_law_that_was_asked_for(tmp_path: Path) -> None
 
 def test_a_multiplier_below_one_is_more_compute_with_its_ends_turned() -> None:
     found = {"first": "x", "second": "y", "at_loss": 3.0, "multiplier": 0.8}
-    said = multiplied(found | {"interval": [0.5, None]})
+    said = multiplied(found | {"interval": [0.5, None]}, 0.95)
     assert said == "y needs 1.25 times more compute than x for loss 3 (95% interval ... to 2)"
-    said = multiplied(found | {"multiplier": 1.25, "interval": [0.5, 2.0]})
+    said = multiplied(found | {"multiplier": 1.25, "interval": [0.5, 2.0]}, 0.95)
     assert said == "y needs 1.25 times less compute than x for loss 3 (95% interval 0.5 to 2)"
 
 
