@@ -156,6 +156,7 @@ def remarks(report: EvaluationReport) -> list[str]:
     sentences += [f"{task} is not compared: {why}" for task, why in report.not_compared.items()]
     sentences += _selections(details)
     sentences += predictive_sentences(details.get("predictive", {}))
+    sentences += mauve_sentences(details.get("unconditional", {}))
     absent = details.get("cloze", {}).get("word_nats_absent")
     if absent is not None:
         sentences.append(f"the cloze has no nats of words: {absent}")
@@ -233,6 +234,22 @@ def predictive_sentences(details: Mapping[str, Any]) -> list[str]:
             "in all"
         )
     return sentences
+
+
+def mauve_sentences(details: Mapping[str, Any]) -> list[str]:
+    """What MAUVE rests on, or why there is none; none where nothing judges texts."""
+    if "mauve_absent" in details:
+        return [f"no MAUVE: {details['mauve_absent']}"]
+    if "mauve" not in details:
+        return []
+    found, halves = details["mauve"], details["held_out"].get("mauve")
+    sentence = (
+        f"MAUVE {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of {found['texts']:,} "
+        f"texts on the states of {details['mauve_features']}; 95% by {found['interval']}"
+    )
+    if halves is not None:
+        sentence += f"; of one half of the held-out texts against the other it is {halves:.3f}"
+    return [sentence, *([found["note"]] if found["note"] else [])]
 
 
 def measured_sentence(details: Mapping[str, Any]) -> str:

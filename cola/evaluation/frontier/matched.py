@@ -96,7 +96,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Reading:
-    """A curve's quality at one entropy: its value, those of resamples (R,), and of each seed (S,)."""
+    """A curve's quality at one entropy: its value, those of resamples, and that of each seed."""
 
     value: float
     drawn_R: np.ndarray
