@@ -55,7 +55,7 @@ LAYERS = {
         {"doctor", "results"},
         {"watch"},
         {"cli"},
-        {"serving"},
+        {"serving", "frontier"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"views"}, {"driver"}),
     "analysis": (
@@ -69,7 +69,7 @@ LAYERS = {
         {"comparison", "imports", "metric_report"},
         {"study_forecasts"},
     ),
-    "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
+    "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness", "frontier"}),
 }
 
 

@@ -244,8 +244,9 @@ def mauve_sentences(details: Mapping[str, Any]) -> list[str]:
         return []
     found, halves = details["mauve"], details["held_out"].get("mauve")
     sentence = (
-        f"MAUVE {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of {found['texts']:,} "
-        f"texts on the states of {details['mauve_features']}; 95% by {found['interval']}"
+        f"MAUVE {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of "
+        f"{found['texts']:,} texts on the states of {details['mauve_features']}; 95% by "
+        f"{found['interval']}"
     )
     if halves is not None:
         sentence += f"; of one half of the held-out texts against the other it is {halves:.3f}"

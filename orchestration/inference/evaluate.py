@@ -43,10 +43,11 @@ PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names
 class EvaluationRequest:
     """Settings of an evaluation.
 
-    `reference` opens the model that judges unconditional texts, `features` one that MAUVE represents
-    them by; `held_out_files` are text in place of a run's test split, of which the likelihood is
-    measured whole unless `limited`: the number of items was asked for. Unless it was, as many
-    texts are judged as MAUVE needs to be compared. `few_shot_tokens` is how many new tokens few-shot tasks make;
+    `reference` opens the model that judges unconditional texts, `features` one that MAUVE
+    represents them by; `held_out_files` are text in place of a run's test split, of which the
+    likelihood is measured whole unless `limited`: the number of items was asked for. Unless it was,
+    as many texts are judged as MAUVE needs to be compared. `few_shot_tokens` is how many new tokens
+    few-shot tasks make;
     `unread` names given settings that the model's family does not read.
     """
 

@@ -3,75 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cola.errors import SpecError
-from cola.evaluation.frontier.scores import ENTROPY, REFERENCE, PromptScores
+from cola.evaluation.frontier.prompts import Prompts
+from cola.evaluation.frontier.scores import PromptScores
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
-from cola.evaluation.statistics import token_entropy
 from cola.evaluation.tasks.continuations import continuations
-from cola.evaluation.tasks.predictive import PromptTexts
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.evaluation.tasks.unconditional import variety
 from cola.spec import GenerationSpec
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """`count` beginnings of held-out sequences (rows_NL), each with the `new` tokens behind it.
-
-    They end at multiples of `prompt_tokens`, spread over sequences first and lengths then.
-    """
-
-    texts: PromptTexts
-    prompt_tokens: int
-    new: int
-    count: int
-
-    @classmethod
-    def of(cls, texts: PromptTexts, prompt_tokens: int, new: int, *, asked: int) -> Prompts:
-        """At most `asked` prompts: as many as the text gives.
-
-        Raises:
-            SpecError: it gives none.
-        """
-        length = texts.rows_NL.shape[1]
-        cuts = range(prompt_tokens, length - new + 1, prompt_tokens)
-        if not cuts or not len(texts.rows_NL):
-            raise SpecError(
-                f"generation.max_new_tokens={new} behind prompt_tokens={prompt_tokens}: a sequence "
-                f"has {length} tokens; give fewer by --set"
-            )
-        return cls(texts, prompt_tokens, new, min(asked, len(texts.rows_NL) * len(cuts)))
-
-    @property
-    def cuts(self) -> range:
-        """Where prompts end."""
-        return range(self.prompt_tokens, self.texts.rows_NL.shape[1] - self.new + 1,
-                     self.prompt_tokens)  # fmt: skip
-
-    def prompt(self, number: int) -> list[int]:
-        """The tokens of a prompt."""
-        sequence, cut = self.texts.place(number, self.cuts)
-        return list(self.texts.rows_NL[sequence, :cut].tolist())
-
-    def truth(self, number: int) -> list[int]:
-        """The text's own `new` tokens behind it."""
-        sequence, cut = self.texts.place(number, self.cuts)
-        return list(self.texts.rows_NL[sequence, cut : cut + self.new].tolist())
-
-    def clusters(self) -> np.ndarray:
-        """The document of each prompt."""
-        places = (self.texts.place(number, self.cuts)[0] for number in range(self.count))
-        return np.array([self.texts.document(sequence) for sequence in places])
-
-    def lengths(self) -> list[int]:
-        """How many tokens each prompt has."""
-        return [self.texts.place(number, self.cuts)[1] for number in range(self.count)]
 
 
 class FrontierTask:
@@ -84,7 +27,7 @@ class FrontierTask:
         self, prompts: Prompts, settings: GenerationSpec, *, draws: int, seed: int
     ) -> None:
         self.settings = settings.model_copy(update={"max_new_tokens": prompts.new})
-        self._prompts, self._draws, self._seed = prompts, draws, seed
+        self._prompts, self._draws, self.seed = prompts, draws, seed
         # More draws are more items of the same task.
         self.digest = digest_of(
             self.name,
@@ -105,7 +48,7 @@ class FrontierTask:
         """See `Task.answer`."""
         prompts = {item: self._prompts.prompt(int(item) % self._prompts.count) for item in ids}
         made = continuations(
-            evaluated, prompts, self.settings, seed=self._seed, rows=rows, ends_at_eos=False
+            evaluated, prompts, self.settings, seed=self.seed, rows=rows, ends_at_eos=False
         )
         for item, found in made:
             yield item, {"tokens": found.tokens, "generation": found.text}
@@ -134,12 +77,3 @@ class FrontierTask:
             "generation": self.settings.model_dump(),
         }
         return TaskResult(self.name, len(records), metrics, details)
-
-
-def truth_scores(prompts: Prompts, reference: Sequence[float] | None) -> dict[str, float]:
-    """The same numbers of the text's own tokens, as far as one text behind a prompt has them."""
-    texts = [prompts.truth(number) for number in range(prompts.count)]
-    found = {ENTROPY: float(np.mean([token_entropy(text) for text in texts]))} | variety(texts)
-    if reference is not None:
-        found[REFERENCE] = float(np.mean(reference)) / prompts.new
-    return found

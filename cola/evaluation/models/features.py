@@ -77,6 +77,6 @@ def check_features(folder: Path) -> None:
     """Raise a `SpecError` for a folder that holds no Hugging Face model."""
     if not (folder / "config.json").is_file():
         raise SpecError(
-            f"--features {folder}: holds no config.json; give a folder of a Hugging Face model with "
+            f"--features {folder}: holds no config.json; give a folder of a Hugging Face model and "
             "its tokenizer, as `huggingface-cli download gpt2-large --local-dir FOLDER` writes it"
         )
