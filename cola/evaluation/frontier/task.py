@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from cola.evaluation.frontier.prompts import Prompts
-from cola.evaluation.frontier.scores import PromptScores
+from cola.evaluation.frontier.scores import ENTROPY, REFERENCE, PromptScores
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
+from cola.evaluation.statistics import token_entropy
 from cola.evaluation.tasks.continuations import continuations
 from cola.evaluation.tasks.task import Record, TaskResult, digest_of
 from cola.evaluation.tasks.unconditional import variety
@@ -77,3 +78,13 @@ class FrontierTask:
             "generation": self.settings.model_dump(),
         }
         return TaskResult(self.name, len(records), metrics, details)
+
+
+def truth_scores(prompts: Prompts, reference: Sequence[float] | None) -> dict[str, float]:
+    """The same numbers of the text's own tokens, as far as one text behind a prompt has them.
+    `reference`: nats of each prompt's."""
+    texts = [prompts.truth(number) for number in range(prompts.count)]
+    found = {ENTROPY: float(np.mean([token_entropy(text) for text in texts]))} | variety(texts)
+    if reference is not None:
+        found[REFERENCE] = float(np.mean(reference)) / prompts.new
+    return found
