@@ -60,7 +60,7 @@ LAYERS = {
     "sweeps": ({"space"}, {"search", "trials"}, {"views"}, {"driver"}),
     "analysis": (
         {"forecasts", "plotting", "profiles", "tables", "tracking"},
-        {"conditions"},
+        {"conditions", "generation_frontier"},
         {"fitting"},
         {"curve_laws", "metric_laws", "regressions"},
         {"table_fit"},
