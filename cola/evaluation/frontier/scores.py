@@ -39,7 +39,7 @@ class Quality:
         if self.name != BRIERLM:
             return np.asarray(means_K[..., COLUMNS.index(self.name)])
         brier_G = means_K[..., [COLUMNS.index(name) for name in BRIER]]
-        known = (brier_G > 0).all(-1)
+        known = np.asarray((brier_G > 0).all(-1))
         logs_G = np.log(np.where(known[..., None], brier_G, 1.0))
         return np.where(known, 100 * np.exp(logs_G.mean(-1)), np.nan)
 
