@@ -67,8 +67,9 @@ def cells(values: dict[str, Any]) -> dict[str, str]:
             continue
         scale, unit = (100, "%") if name in SHARES else (1, "")
         text = f"{scale * value:.1f}{unit}" if name in SHARES else f"{value:.4g}"
-        known = error is not None and not pd.isna(error)
-        found[name] = f"{text} ± {scale * error:.2g}" if known else text
+        found[name] = text
+        if error is not None and not pd.isna(error):
+            found[name] += f" ± {scale * error:.2g}"
     return found
 
 

@@ -241,7 +241,9 @@ def in_domain_task(
             documents_N=held.documents_N,
         )
     if name == "unconditional":
-        several = held.rows_NL if len(held.rows_NL) and judges.texts is not None else rows
-        texts = several if held.texts_NL is None else held.texts_NL
-        return UnconditionalTask(texts, held.tokenizer, generation, seed=seed, judges=judges)
+        if held.texts_NL is not None:
+            rows = held.texts_NL
+        elif judges.texts is not None and len(held.rows_NL):
+            rows = held.rows_NL
+        return UnconditionalTask(rows, held.tokenizer, generation, seed=seed, judges=judges)
     return SpeedTask(rows, prompt, generation)
