@@ -13,23 +13,20 @@ from analysis.generation_frontier.record import read_frontier
 from cola.data import PreparedData
 from cola.errors import SpecError
 from cola.study import StudySpec
-from orchestration.state.paths import RunFolder
 from sweeps.cli import app
+from tests.conftest import tiny_study_of
 from tests.finished import finished_study
 
 FEW = ["--prompts", "9", "--vary", "generation.temperature=0,0.5", "--batches", "1,2"]
 
 
-@pytest.fixture
-def study(tiny_study: dict[str, Any], data: PreparedData, tmp_path: Path) -> StudySpec:
-    """Two seeds of AR, one run of LLaDA."""
-    found = StudySpec.parse(
-        tiny_study
-        | {"output": str(tmp_path / "outputs"), "families": {"ar": {}, "llada": {"seeds": [66]}}}
-        | {"seeds": [66, 67]}
-    )
-    finished_study(found, data)
-    return found
+@pytest.fixture(scope="module")
+def output(corpus_file: Path, data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a study of AR and LLaDA with two seeds each."""
+    folder = tmp_path_factory.mktemp("frontier") / "outputs"
+    values = tiny_study_of(corpus_file, folder) | {"families": {"ar": {}, "llada": {}}}
+    finished_study(StudySpec.parse(values | {"seeds": [66, 67]}), data)
+    return folder
 
 
 def frontier(output: Path, *arguments: str) -> Any:
@@ -41,10 +38,7 @@ def frontier(output: Path, *arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_frontier_is_measured_item_by_item_and_taken_up_again(
-    study: StudySpec, tmp_path: Path
-) -> None:
-    output = tmp_path / "outputs"
+def test_a_frontier_is_measured_item_by_item_and_taken_up_again(output: Path) -> None:
     plan = frontier(output, *FEW, "--plan")
     assert [row["label"] for row in plan] == ["AR", "LLaDA"]
     assert not list(output.glob("runs/*/evaluation/frontier*"))
@@ -65,16 +59,16 @@ def test_a_frontier_is_measured_item_by_item_and_taken_up_again(
     assert llada["speed"]["by_batch"]["2"]["peak_bytes"] is None  # a CPU does not count it
     cheaper = llada["points"][0]["flops_per_token"] / ar["points"][0]["flops_per_token"]
     assert cheaper > 4  # the whole text a pass
-    assert any("1 and 2 seeds" in each["sentence"] for each in found["comparisons"])
-    # Answers and judgements that are there are not made again: no model is needed.
-    for run in output.glob("runs/*"):
-        (RunFolder(run).model / "model.safetensors").write_bytes(b"")
-    again = frontier(output, *FEW)
-    assert again["curves"] == found["curves"]
+    assert all("2 seeds a curve" in each["sentence"] for each in found["comparisons"])
+    answers = {path: path.read_bytes() for path in output.glob("runs/*/evaluation/*.jsonl")}
+    # A log of answers and one of judgements a setting; and the speeds of a curve's first run.
+    assert len(answers) == 4 * 3 * 2 + 2
+    assert frontier(output, *FEW)["curves"] == found["curves"]
+    assert all(path.read_bytes() == content for path, content in answers.items())
     kept = read_frontier(output / "studies" / "tiny")
     assert kept is not None
     assert kept.variants == ["ar", "llada"]
-    assert [quality.name for quality in kept.qualities][0] == "reference_nats_per_token"
+    assert kept.qualities[0].name == "reference_nats_per_token"
     assert len(kept.speed) == 4
 
 
@@ -89,10 +83,10 @@ def test_a_frontier_is_measured_item_by_item_and_taken_up_again(
     ],
 )
 def test_what_cannot_be_measured_is_refused(
-    study: StudySpec, tmp_path: Path, arguments: list[str], message: str
+    output: Path, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
-        frontier(tmp_path / "outputs", *FEW, *arguments)
+        frontier(output, *FEW, *arguments)
 
 
 def test_without_a_finished_run_the_command_that_trains_is_named(tmp_path: Path) -> None:
