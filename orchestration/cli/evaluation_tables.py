@@ -11,7 +11,7 @@ from cola.evaluation.few_shot.definitions import DEFINITIONS
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
-from cola.records import SOLVER_TOLERANCE
+from cola.records import SOLVER_TOLERANCE, without_shots
 from cola.terminal import say
 from cola.terminal_tables import NONE, wide_console
 from orchestration.inference.evaluate import EvaluationReport
@@ -106,7 +106,7 @@ def measurement_table(reports: Sequence[EvaluationReport], heads: Sequence[str])
     """Everything else that is measured: a row a measurement of `OTHERS`."""
     table = _table("measurement", heads=heads)
     for task in _tasks(reports):
-        names = OTHERS.get(task, ())
+        names = OTHERS.get(without_shots(task), ())
         if not any("choice_accuracy" in r.metrics for r in _results(reports, task)):
             names = tuple(name for name in names if name not in ("valid", "chance"))
         for name in names:

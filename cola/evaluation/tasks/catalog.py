@@ -21,7 +21,7 @@ from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import NO_JUDGES, Judges, UnconditionalTask
-from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
+from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS, shots_name
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.data import GeneratedText
 from cola.study import EvaluationSpec
@@ -156,9 +156,11 @@ def make_tasks(
                 "seed": seed,
                 "strata": len({item.stratum for item in items} - {None}),
             }
-            rule = task_named(name).rule
+            if settings.shots is not None:
+                selected["shots"] = settings.shots
+            rule, shown = task_named(name).rule, shots_name(name, settings.shots)
             tasks.append(
-                TextTask(name, rule, items, settings=generation, seed=seed, selected=selected)
+                TextTask(shown, rule, items, settings=generation, seed=seed, selected=selected)
             )
     for task in tasks:
         check_room(task, context)
