@@ -110,8 +110,8 @@ def speed_note(speed: pd.DataFrame) -> str:
     devices = " and ".join(sorted(set(speed["device"])))
     note = (
         f"Measured on {devices} with {speed['threads'].max()} threads at the base settings, the "
-        "fastest of two; other work on the machine is in the times. The first tokens are one of "
-        "AR's kind, a block, or the whole text where all come together."
+        "fastest of two; other work on the machine is in the times. The first tokens are one, a "
+        "block, or the whole text where all come together."
     )
     if speed["peak_bytes"].isna().any():
         note += " Memory is not measured on a CPU, which counts no generation's own."

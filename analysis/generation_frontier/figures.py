@@ -93,8 +93,8 @@ def row_of(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def y_label(quality: Quality) -> str:
-    """The quality, and which way is better."""
-    return f"{quality.label} ({'lower' if quality.lower_is_better else 'higher'} is better)"
+    """The quality, and which way is better: short, as a panel is not high."""
+    return f"{quality.label}, {'lower' if quality.lower_is_better else 'higher'} better"
 
 
 def draw_settings(

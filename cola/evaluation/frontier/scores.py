@@ -47,7 +47,7 @@ class Quality:
 QUALITIES = (
     Quality(
         REFERENCE,
-        "nats a token by the reference",
+        "reference's nats a token",
         "lower",
         "the reference's NLL of the texts given their prompts, whose exponential is the generative "
         "perplexity; a reference favours what resembles its own family",
