@@ -56,7 +56,7 @@ def diversity(frontier: Frontier, styles: Mapping[str, Style]) -> Drawn:
     caption = (
         "A marker a sampling setting, with 95% of its error over documents; lines join settings "
         "that no other of the same family beats in both quality and entropy, the others are pale. "
-        "The star, and the dotted line, are the text itself."
+        "The star, and the dotted line, are the text itself. NLL: nats a token given the prompt."
     )
     words = " ".join(frontier.sentences) or "No entropy in common."
     return Drawn(NAMES[0], title, figure, caption, f"{title}. {words}")

@@ -159,7 +159,7 @@ def match_sentence(match: Match, results: dict[str, CurveResult]) -> str:
     where = "the text's own entropy"
     if not match.own:
         where = "the entropy nearest to the text's own that all reach"
-    first = f"At {where} ({match.entropy:.3f} nats), by {match.quality.label}: "
+    first = f"At {where} ({match.entropy:.3f} nats), {match.quality.label}: "
     best = f"{labels[match.best]} {match.value:.4g}"
     behind = ", ".join(
         f"{labels[gap.curve]} {gap.value:.4g} ({gap_text(gap.low, gap.high)})" for gap in match.gaps

@@ -47,7 +47,7 @@ class Quality:
 QUALITIES = (
     Quality(
         REFERENCE,
-        "reference's nats a token",
+        "NLL by the reference",
         "lower",
         "the reference's NLL of the texts given their prompts, whose exponential is the generative "
         "perplexity; a reference favours what resembles its own family",
