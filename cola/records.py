@@ -27,18 +27,6 @@ FEW_SHOT_TASKS = (
     "squad_f1",
 )
 FEW_SHOT_NEW_TOKENS = 32
-
-
-def shots_name(task: str, shots: int | None) -> str:
-    """The name of a few-shot task's results with so many demonstrations; None: with its own."""
-    return task if shots is None else f"{task}-{shots}shot"
-
-
-def without_shots(name: str) -> str:
-    """The task that results of `shots_name` are of."""
-    return name.partition("-")[0]
-
-
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
 # Which items of a few-shot task are asked: spread over its parts by a seed, or the first ones.

@@ -12,7 +12,6 @@ import pandas as pd
 import yaml
 
 from analysis.floors.choice import FloorChoice
-from analysis.generation_frontier.content import frontier_content
 from analysis.generation_frontier.record import Frontier, as_table
 from analysis.plotting.templates import render
 from analysis.report.comparisons import Pair
@@ -90,9 +89,8 @@ def report_of(
     progress("fitting curves")
     found = findings_of(frames)
     known = recorded_spec(study, frames) if spec is None else spec
-    content = page(study, frames, found, spec=known, targets=targets)
+    content = page(study, frames, found, spec=known, targets=targets, generation=generation)
     content["forecasts"] = list(forecasts)
-    content["generation"] = frontier_content(generation)
     progress("drawing figures")
     content["figures"] = draw_figures(frames, found, folder, generation)
     files = write_tables(frames, found, folder, generation)

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from cola.evaluation.few_shot.definitions import DEFINITIONS
+from cola.evaluation.few_shot.definitions import DEFINITIONS, without_shots
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
-from cola.records import SOLVER_TOLERANCE, without_shots
+from cola.records import SOLVER_TOLERANCE
 from cola.terminal import say
 from cola.terminal_tables import NONE, wide_console
 from orchestration.inference.evaluate import EvaluationReport

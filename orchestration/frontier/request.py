@@ -88,5 +88,5 @@ def prompts_of(curves: Sequence[CurveRuns], request: FrontierRequest) -> Prompts
     if data is None:
         raise SpecError("the study's runs have no data to take prompts from")
     texts = held_out(data, request.prompts).prompt_texts(request.prompts)
-    new = min(new, texts.rows_NL.shape[1] - prompt_tokens)
+    new = max(1, min(new, texts.rows_NL.shape[1] - prompt_tokens))
     return Prompts.of(texts, prompt_tokens, new, asked=request.prompts)

@@ -171,3 +171,13 @@ def task_named(name: str) -> FewShotTask:
     if name not in DEFINITIONS:
         raise SpecError(f"--task {name}: unknown; valid: {', '.join(DEFINITIONS)}")
     return DEFINITIONS[name]
+
+
+def shots_name(task: str, shots: int | None) -> str:
+    """The name of a few-shot task's results with so many demonstrations; None: with its own."""
+    return task if shots is None else f"{task}-{shots}shot"
+
+
+def without_shots(name: str) -> str:
+    """The task that results of `shots_name` are of."""
+    return name.partition("-")[0]

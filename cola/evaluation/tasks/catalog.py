@@ -9,7 +9,7 @@ import numpy as np
 
 from cola.data import PreparedData, TextTokenizer
 from cola.errors import SpecError
-from cola.evaluation.few_shot.definitions import task_named
+from cola.evaluation.few_shot.definitions import shots_name, task_named
 from cola.evaluation.items import Item
 from cola.evaluation.models.context import room_for_prompts
 from cola.evaluation.reference_lines import token_frequencies
@@ -21,7 +21,7 @@ from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
 from cola.evaluation.tasks.unconditional import NO_JUDGES, Judges, UnconditionalTask
-from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS, shots_name
+from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.data import GeneratedText
 from cola.study import EvaluationSpec
