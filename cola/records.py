@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = "1"
 
-# Tasks of `cola evaluate`: the release's few-shot ones and their corrected variants, and those that
-# are made from any held-out text.
+# Tasks of `cola evaluate`: the release's few-shot ones, two corrected, and those of held-out text.
 FEW_SHOT_TASKS = (
     "lambada",
     "mmlu",
