@@ -6,6 +6,10 @@ samples of one source then have about 0.95. Shapes: N texts, d features.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,5 +94,20 @@ def _half(features_Nd: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def _score(generated_Nd: np.ndarray, real_Nd: np.ndarray, seed: int) -> float:
     from mauve import compute_mauve
 
-    found = compute_mauve(p_features=generated_Nd, q_features=real_Nd, seed=seed, verbose=False)
+    with _without_warnings():
+        found = compute_mauve(p_features=generated_Nd, q_features=real_Nd, seed=seed, verbose=False)
     return float(found.mauve)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide what faiss writes to stderr itself: that ten texts a cluster are few, each time."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 (no path to be found)
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
