@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from analysis.forecasts.register import damaged_lines
+from analysis.generation_frontier.record import read_frontier
 from analysis.metric_report.content import curve_rows, note_rows, prediction_rows
 from analysis.metric_report.report import (
     MetricReport,
@@ -63,7 +64,8 @@ def report_study(
         if publish_to is not None or not metrics:
             result = report_of(
                 source.name, frames, folder, spec=source.spec, targets=targets,
-                forecasts=forecast_section(frames, source.folder), progress=following,
+                forecasts=forecast_section(frames, source.folder),
+                generation=read_frontier(source.folder), progress=following,
             )  # fmt: skip
     if as_json:
         found = page.found | {"report": str(page.html)} if metrics else summary(source.name, result)

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = "1"
 
-# Tasks of `cola evaluate`: the release's few-shot ones and their corrected variants, and those that
-# are made from any held-out text.
+# Tasks of `cola evaluate`: the release's few-shot ones, two corrected, and those of held-out text.
 FEW_SHOT_TASKS = (
     "lambada",
     "mmlu",
@@ -388,6 +387,7 @@ class PointExcluded(BaseModel):
 
 
 STUDY_FORECASTS = "forecasts.jsonl"  # in a study's folder: of budgets that had no finished run
+STUDY_FRONTIER = "frontier.json"  # in a study's folder: quality against diversity of generation
 STUDY_IMPORT = "imported.json"  # in the folder of a study that `cola import` has made
 
 

@@ -124,6 +124,15 @@ COMMANDS = (
         ),
     ),
     Entry(
+        "frontier", MODELS,
+        "Measure quality against diversity and cost of generation over sampling settings.",
+        "orchestration.frontier.cli", (
+            "cola frontier demo --plan",
+            "cola frontier demo",
+            "cola frontier demo --vary generation.temperature=0.5,0.8 --prompts 1000",
+        ),
+    ),
+    Entry(
         "score", MODELS,
         "Score any model's generations on a few-shot task; rates are in per cent.", SCORES,
     ),

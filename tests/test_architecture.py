@@ -55,12 +55,12 @@ LAYERS = {
         {"doctor", "results"},
         {"watch"},
         {"cli"},
-        {"serving"},
+        {"serving", "frontier"},
     ),
     "sweeps": ({"space"}, {"search", "trials"}, {"views"}, {"driver"}),
     "analysis": (
         {"forecasts", "plotting", "profiles", "publication", "tables", "tracking"},
-        {"conditions"},
+        {"conditions", "generation_frontier"},
         {"fitting"},
         {"curve_laws", "metric_laws", "regressions"},
         {"table_fit"},
@@ -69,7 +69,7 @@ LAYERS = {
         {"comparison", "imports", "metric_report"},
         {"study_forecasts"},
     ),
-    "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness"}),
+    "cola/evaluation": ({"few_shot", "models"}, {"tasks"}, {"harness", "frontier"}),
 }
 
 

@@ -42,6 +42,8 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("chrF",): "Overlap of character n-grams with the reference text, 0 to 100.",
     ("distinct",): "Share of n-grams of a text that are not repeated.",
     ("repetition",): "Share of n-grams of a text that stood before in it.",
+    ("MAUVE",): "How alike generated and natural texts are by a model's states of them, 0 to 1: "
+    "two samples of one source have about 0.95.",
     ("BrierLM",): "Score of drawn tokens against the text, 100 for certain and right.",
     ("log_snr",): "Logarithm of the latents' signal-to-noise ratio.",
     ("distortion",): "What is left of the text's NLL once the latents are known; beside it their "

@@ -10,6 +10,8 @@ import pandas as pd
 
 from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
+from analysis.generation_frontier.content import frontier_content
+from analysis.generation_frontier.record import Frontier
 from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
@@ -48,6 +50,7 @@ def page(
     *,
     spec: dict[str, Any],
     targets: Sequence[float],
+    generation: Frontier | None = None,
 ) -> dict[str, Any]:
     """What the templates show, but for the figures."""
     fits, final, compute = found.fits, found.final, found.compute
@@ -79,6 +82,7 @@ def page(
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
+        "generation": frontier_content(generation),
         "samples": sample_groups(frames.samples, found.labels),
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.generation_frontier.figures import NAMES as FRONTIERS
+from analysis.generation_frontier.figures import frontier_figures
+from analysis.generation_frontier.record import Frontier
 from analysis.plotting.embedding import Drawn, embedded
 from analysis.plotting.style import power_of_ten
 from analysis.report.comparison_plots import isoflop_profiles, multipliers, residuals, task_panels
@@ -18,17 +21,21 @@ from cola.records import weakest_kind
 
 NAMES = (
     "loss_compute", "bits_per_byte", "residuals", "isoflop", "multipliers", "tasks",
-    "training_curves",
+    "training_curves", *FRONTIERS,
 )  # fmt: skip
 SAME = 1e-3  # relative spread of bits per byte over nats per token that is rounding
 
 
-def draw_figures(frames: StudyFrames, found: Findings, folder: Path) -> list[dict[str, str]]:
+def draw_figures(
+    frames: StudyFrames, found: Findings, folder: Path, generation: Frontier | None = None
+) -> list[dict[str, str]]:
     """All figures as inline SVG with their texts; PNG and SVG files beside the report.
 
     Files of figures that these runs do not have are removed.
     """
     drawn = drawn_figures(frames, found)
+    if generation is not None:
+        drawn += frontier_figures(generation, found.styles)
     for name in set(NAMES) - {each.name for each in drawn}:
         for ending in ("png", "svg"):
             (folder / f"{name}.{ending}").unlink(missing_ok=True)

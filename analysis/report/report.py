@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from analysis.floors.choice import FloorChoice
+from analysis.generation_frontier.record import Frontier, as_table
 from analysis.plotting.templates import render
 from analysis.report.comparisons import Pair
 from analysis.report.content import page
@@ -66,13 +67,15 @@ def report_of(
     spec: dict[str, Any] | None,
     targets: Sequence[float] = (),
     forecasts: Sequence[str] = (),
+    generation: Frontier | None = None,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> ReportResult:
     """Write the report of a study's runs into `folder`.
 
     `spec` is the study's specification, for "how to reproduce" and the description; None takes the
     one that MLflow has. `targets`: budgets to predict the loss at (by default twice the largest
-    one). `forecasts`: sentences on those that were registered. `progress` gets what is done next.
+    one). `forecasts`: sentences on those that were registered. `generation`: what `cola frontier`
+    measured. `progress` gets what is done next.
 
     Raises:
         SpecError: when no run is finished.
@@ -86,11 +89,11 @@ def report_of(
     progress("fitting curves")
     found = findings_of(frames)
     known = recorded_spec(study, frames) if spec is None else spec
-    content = page(study, frames, found, spec=known, targets=targets)
+    content = page(study, frames, found, spec=known, targets=targets, generation=generation)
     content["forecasts"] = list(forecasts)
     progress("drawing figures")
-    content["figures"] = draw_figures(frames, found, folder)
-    files = write_tables(frames, found, folder)
+    content["figures"] = draw_figures(frames, found, folder, generation)
+    files = write_tables(frames, found, folder, generation)
     for template in ("report.html", "report.md"):
         path = folder / template
         path.write_text(render(f"{template}.j2", content), encoding="utf-8")
@@ -113,7 +116,9 @@ def recorded_spec(study: str, frames: StudyFrames) -> dict[str, Any]:
         return {"name": study, "description": "(MLflow's study.yaml of this study is damaged)"}
 
 
-def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Path]:
+def write_tables(
+    frames: StudyFrames, found: Findings, folder: Path, generation: Frontier | None
+) -> list[Path]:
     """results.csv (one row a run) and the data behind every figure."""
     curves = [
         fit.curve.assign(family=fit.family, variant=variant)
@@ -132,6 +137,7 @@ def write_tables(frames: StudyFrames, found: Findings, folder: Path) -> list[Pat
         "multipliers.csv": multiplier_table(found.pairs),
         "isoflop_optima.csv": optima_table(found.profiles),
         "conventions.csv": pd.DataFrame(convention_rows(found.conventions)),
+        "generation_frontier.csv": pd.DataFrame() if generation is None else as_table(generation),
     }
     for name, table in tables.items():
         if table.empty:  # a table of an earlier report is of other runs

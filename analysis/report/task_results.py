@@ -30,6 +30,7 @@ STANDARD_ERRORS = {
     "accuracy": "accuracy_standard_error",
     "topic_agreement": "topic_agreement_standard_error",
     "nll_nats_per_token": "nll_standard_error",
+    "mauve": "mauve_standard_error",
     **{
         name: f"{name}_standard_error"
         for name in ("brierlm", *(f"brier_{count}" for count in (1, 2, 3, 4)))

@@ -78,6 +78,13 @@ def clustered_mean(
     return ClusteredMean(mean, math.sqrt(variance), len(residual_G), degrees)
 
 
+def with_error(name: str, found: ClusteredMean) -> dict[str, float]:
+    """A mean by its name in results, with its standard error where that is known."""
+    if math.isnan(found.standard_error):
+        return {name: found.mean}
+    return {name: found.mean, f"{name}_standard_error": found.standard_error}
+
+
 def _working_model(share_G: np.ndarray, items: int) -> tuple[float, float]:
     """Expectation of CR2 over the variance, and Satterthwaite's degrees of freedom.
 

@@ -160,6 +160,14 @@ def repetition(texts: Sequence[Tokens], n: int) -> float:
     return sum(shares) / len(shares) if shares else float("nan")
 
 
+def token_entropy(text: Tokens) -> float:
+    """Entropy (nats) of the frequencies of the tokens within one text, at most the logarithm of its
+    length: the field's measure of how various samples are (as in arXiv 2409.02908)."""
+    _, counts = np.unique(text, return_counts=True)
+    shares = counts / len(text)
+    return float(-(shares * np.log(shares)).sum())
+
+
 def ngrams(text: Tokens, n: int) -> list[tuple[int, ...]]:
     """All runs of n tokens, in order."""
     return [tuple(text[start : start + n]) for start in range(len(text) - n + 1)]

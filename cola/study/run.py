@@ -83,6 +83,15 @@ class EvaluationSpec(Spec):
         description="Folder with items of few-shot tasks as `TASK.jsonl`; null: the public data "
         "sets, from the Hugging Face hub.",
     )
+    shots: int | None = Field(
+        default=None,
+        ge=0,
+        le=5,
+        description="Demonstrations before each item of few-shot tasks, drawn by the seed from "
+        "`TASK.train.jsonl` of the task folder or the public training split, of the item's stratum "
+        "where that has as many; results are named `TASK-Kshot`. null: the release's own, 1 or 2 "
+        "a task, none of LAMBADA.",
+    )
     gap_tokens: PositiveInt = Field(
         default=16, description="Tokens of the gaps that the task `infilling` asks for."
     )
@@ -102,6 +111,8 @@ class EvaluationSpec(Spec):
         values: dict[str, Any] = handler(self)
         if self.task_selection == "stratified" and not set(self.tasks) & set(FEW_SHOT_TASKS):
             values.pop("task_selection", None)
+        if self.shots is None:
+            values.pop("shots", None)
         if self.predictive == PredictiveSpec() and "predictive" not in self.tasks:
             values.pop("predictive", None)
         return values

@@ -20,6 +20,7 @@ from cola.terminal import waiting
 from orchestration.cli.options import AsJson, Output, RayAddress, Seed, output_folder
 
 if TYPE_CHECKING:
+    from cola.evaluation.models.features import FeatureModel
     from cola.evaluation.models.judge import Reference
     from orchestration.inference.evaluate import (
         EvaluationExecutor,
@@ -81,6 +82,13 @@ Judge = Annotated[
         f"likelihood: {', '.join(judges())}."
     ),
 ]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        help="A local Hugging Face folder whose model MAUVE represents texts by, such as GPT-2 "
+        "large as in the paper. Default: --reference's hidden states."
+    ),
+]
 Context = Annotated[
     int | None, typer.Option(min=2, help="Tokens of prompt and continuation. Default: as trained.")
 ]
@@ -106,6 +114,7 @@ def evaluate(
     task_folder: TaskFolder = None,
     held_out: HeldOut = None,
     reference: Judge = None,
+    features: Features = None,
     context: Context = None,
     settings: Settings = None,
     seed: Seed = 0,
@@ -123,17 +132,19 @@ def evaluate(
     to MLflow.
     """
     with waiting("loading the libraries"):
-        from orchestration.inference.evaluate import EvaluationExecutor, reference_of
+        from orchestration.inference.evaluate import EvaluationExecutor, features_of, reference_of
         from orchestration.inference.target import find_target
 
     root = output_folder(output)
     models = models_of(targets, root, context)
     judge = None if reference is None else reference_of(find_target(reference, root, None))
+    represented = None if features is None else features_of(features.expanduser())
     changes = evaluation_changes(settings or [], items, task_folder)
     texts = held_out_paths(held_out or [])
     options = {
         "--held-out": bool(texts),
         "--reference": reference is not None,
+        "--features": features is not None,
         "--task-folder": task_folder is not None,
         "--context": context is not None,
     }
@@ -141,7 +152,16 @@ def evaluate(
     requests = [
         (
             model,
-            request_of(model, tasks, changes, options=given, seed=seed, judge=judge, texts=texts),
+            request_of(
+                model,
+                tasks,
+                changes,
+                options=given,
+                seed=seed,
+                judge=judge,
+                features=represented,
+                texts=texts,
+            ),
         )
         for model in models
     ]
@@ -170,6 +190,7 @@ def check_options_read(given: Sequence[str], tasks: Sequence[str]) -> None:
     readers = {
         "--held-out": IN_DOMAIN_TASKS,
         "--reference": ("unconditional",),
+        "--features": ("unconditional",),
         "--task-folder": FEW_SHOT_TASKS,
         "--context": tuple(
             task for task in IN_DOMAIN_TASKS + FEW_SHOT_TASKS if task != "likelihood"
@@ -209,6 +230,7 @@ def request_of(
     options: list[str],
     seed: int,
     judge: Callable[[], Reference] | None,
+    features: Callable[[], FeatureModel] | None,
     texts: tuple[Path, ...],
 ) -> EvaluationRequest:
     """What is asked of one model; `options` are those of the command that only some tasks read.
@@ -230,6 +252,7 @@ def request_of(
         texts,
         limited="task_items" in given,
         few_shot_tokens=tokens,
+        features=features,
         unread=tuple(unread_by_family(given, model.family, model.sizes())),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cola.evaluation.few_shot.definitions import DEFINITIONS
+from cola.evaluation.few_shot.definitions import DEFINITIONS, without_shots
 from cola.evaluation.statistics import Difference
 from cola.evaluation.tasks.task import TaskResult
 from cola.families.registry import definition_of
@@ -106,7 +106,7 @@ def measurement_table(reports: Sequence[EvaluationReport], heads: Sequence[str])
     """Everything else that is measured: a row a measurement of `OTHERS`."""
     table = _table("measurement", heads=heads)
     for task in _tasks(reports):
-        names = OTHERS.get(task, ())
+        names = OTHERS.get(without_shots(task), ())
         if not any("choice_accuracy" in r.metrics for r in _results(reports, task)):
             names = tuple(name for name in names if name not in ("valid", "chance"))
         for name in names:
@@ -156,6 +156,7 @@ def remarks(report: EvaluationReport) -> list[str]:
     sentences += [f"{task} is not compared: {why}" for task, why in report.not_compared.items()]
     sentences += _selections(details)
     sentences += predictive_sentences(details.get("predictive", {}))
+    sentences += mauve_sentences(details.get("unconditional", {}))
     absent = details.get("cloze", {}).get("word_nats_absent")
     if absent is not None:
         sentences.append(f"the cloze has no nats of words: {absent}")
@@ -233,6 +234,23 @@ def predictive_sentences(details: Mapping[str, Any]) -> list[str]:
             "in all"
         )
     return sentences
+
+
+def mauve_sentences(details: Mapping[str, Any]) -> list[str]:
+    """What MAUVE rests on, or why there is none; none where nothing judges texts."""
+    if "mauve_absent" in details:
+        return [f"no MAUVE: {details['mauve_absent']}"]
+    if "mauve" not in details:
+        return []
+    found, halves = details["mauve"], details["held_out"].get("mauve")
+    sentence = (
+        f"MAUVE {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of "
+        f"{found['texts']:,} texts on the states of {details['mauve_features']}; 95% by "
+        f"{found['interval']}"
+    )
+    if halves is not None:
+        sentence += f"; of one half of the held-out texts against the other it is {halves:.3f}"
+    return [sentence, *([found["note"]] if found["note"] else [])]
 
 
 def measured_sentence(details: Mapping[str, Any]) -> str:

@@ -14,11 +14,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cola.evaluation.mauve import COMPARABLE
+from cola.evaluation.models.features import FeatureModel, check_features
 from cola.evaluation.models.judge import Reference, check_can_judge
 from cola.evaluation.statistics import Difference, paired_difference
 from cola.evaluation.tasks.catalog import HeldOut, held_out, make_tasks
 from cola.evaluation.tasks.evaluate import Answers, answer_locally, evaluate_tasks
 from cola.evaluation.tasks.task import TaskResult
+from cola.evaluation.tasks.unconditional import Judges, new_tokens
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS, VALIDATION_SEED
 from cola.study import EvaluationSpec, RunSpec
 from orchestration.inference.held_out import held_out_text
@@ -40,9 +43,11 @@ PLAIN_SEQUENCE = 128  # chosen: tokens of held-out sequences where a model names
 class EvaluationRequest:
     """Settings of an evaluation.
 
-    `reference` opens the model that judges unconditional texts; `held_out_files` are text in place
-    of a run's test split, of which the likelihood is measured whole unless `limited`: the
-    number of items was asked for. `few_shot_tokens` is how many new tokens few-shot tasks make;
+    `reference` opens the model that judges unconditional texts, `features` one that MAUVE
+    represents them by; `held_out_files` are text in place of a run's test split, of which the
+    likelihood is measured whole unless `limited`: the number of items was asked for. Unless it was,
+    as many texts are judged as MAUVE needs to be compared. `few_shot_tokens` is how many new tokens
+    few-shot tasks make;
     `unread` names given settings that the model's family does not read.
     """
 
@@ -52,7 +57,16 @@ class EvaluationRequest:
     held_out_files: tuple[Path, ...]
     limited: bool = False
     few_shot_tokens: int = FEW_SHOT_NEW_TOKENS
+    features: Callable[[], FeatureModel] | None = None
     unread: tuple[str, ...] = ()
+
+    @property
+    def judges(self) -> Judges:
+        """Who judges unconditional texts, and how many of them."""
+        found = Judges(self.reference, self.features)
+        if not found.any or self.limited:
+            return found
+        return replace(found, texts=max(COMPARABLE, self.settings.task_items))
 
     @property
     def held_out_names(self) -> list[str] | None:
@@ -90,8 +104,7 @@ class EvaluationExecutor:
     def answers(self, target: Target) -> Answers:
         """The function that answers tasks with the target's model."""
         if not self.remote:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            return answer_locally(target.open(device), self.rows)
+            return answer_locally(target.open(own_device()), self.rows)
         from orchestration.inference.ray_workers import answered_by_workers
 
         return answered_by_workers(
@@ -183,8 +196,23 @@ def reference_of(target: Target) -> Callable[[], Reference]:
 
 
 def open_reference(target: Target) -> Reference:
-    """Load the reference model."""
-    return Reference(target.name, target.open())
+    """Load the reference model, on a GPU where this process has one."""
+    return Reference(target.name, target.open(own_device()))
+
+
+def features_of(folder: Path) -> Callable[[], FeatureModel]:
+    """A function that opens the model of a folder that MAUVE represents texts by.
+
+    Raises:
+        SpecError: the folder holds none.
+    """
+    check_features(folder)
+    return functools.partial(FeatureModel.open, folder, own_device())
+
+
+def own_device() -> str:
+    """Where this process has its models."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def evaluate_target(
@@ -208,7 +236,7 @@ def evaluate_target(
         item_loader(settings, request.seed),
         seed=request.seed,
         context=target.context,
-        reference=request.reference,
+        judges=request.judges,
         few_shot_tokens=request.few_shot_tokens,
     )
     about = about_model(target.family, target.context, request.seed)
@@ -295,7 +323,15 @@ def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
     settings = request.settings
     if data is None:
         return None
-    return held_out(data, settings.task_items, settings.predictive_prompts)
+    texts = sequences_for(request, data.split(data.final).sequence_length)
+    return held_out(data, settings.task_items, settings.predictive_prompts, texts=texts)
+
+
+def sequences_for(request: EvaluationRequest, length: int) -> int:
+    """Held-out sequences of `length` tokens that give as many pieces as texts are judged; 0 where
+    each text has a sequence."""
+    texts, new = request.judges.texts, new_tokens(request.settings.generation, length)
+    return 0 if texts is None else -(-texts // max(1, length // new))
 
 
 @contextlib.contextmanager

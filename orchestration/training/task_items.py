@@ -6,24 +6,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cola.evaluation.few_shot.selection import Selection
+from cola.evaluation.few_shot.shots import Shots
 from cola.evaluation.few_shot.sources import Hub, load_items
 from cola.evaluation.items import Item
 from cola.records import FEW_SHOT_TASKS, VALIDATION_SEED
 from cola.study import EvaluationSpec
+
+OPTION = "evaluation.task_folder"
 
 
 def item_loader(settings: EvaluationSpec, seed: int) -> Callable[[str], Sequence[Item]]:
     """A function that gives the items of a few-shot task that the settings select.
 
     They are read from `<task_folder>/<task>.jsonl`, or from the task's public data set without a
-    folder.
+    folder; with `shots` they have so many demonstrations in place of the task's own.
     """
     folder = settings.task_folder
     source = Hub() if folder is None else Path(folder).expanduser()
     selection = Selection(settings.task_items, settings.task_selection, seed)
-    return lambda task: load_items(
-        task, source, selection=selection, option="evaluation.task_folder"
-    )
+
+    def items_of(task: str) -> Sequence[Item]:
+        items = load_items(task, source, selection=selection, option=OPTION)
+        if settings.shots is None:
+            return items
+        return Shots(settings.shots, seed).prompted(task, items, source, option=OPTION)
+
+    return items_of
 
 
 def check_items(settings: EvaluationSpec) -> None:

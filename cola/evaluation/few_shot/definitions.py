@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cola.errors import SpecError
+from cola.evaluation.few_shot import prompts
 from cola.evaluation.few_shot import public_records as records
 from cola.evaluation.items import Item
 
@@ -38,8 +39,10 @@ class FewShotTask:
     - any_answer: it is one of several answers, articles left out too; and token F1.
 
     `item` makes an item of a record and its number; numbers begin at `first_number`, as in the
-    release's files. `stratum` says of which part of the data set a record is, such as the subject
-    (None: it has no parts that a selection of items should cover).
+    release's files. `prefix` is what an item's prompt begins with, its own demonstrations included,
+    of which `instruction` is left where others take their place; `training` is the split that
+    others come from (None: the data set has none). `stratum` says of which part of the data set a
+    record is, such as the subject (None: it has no parts that a selection of items should cover).
     """
 
     name: str
@@ -47,6 +50,9 @@ class FewShotTask:
     dataset: PublicDataset
     item: Callable[[Mapping[str, Any], int], Item]
     first_number: int = 0
+    prefix: str = ""
+    instruction: str = ""
+    training: str | None = None
     stratum: Callable[[Mapping[str, Any]], str] | None = None
 
     @property
@@ -80,10 +86,24 @@ _DEFINED = (
         dataset=PublicDataset("cais/mmlu", "all", "test"),
         item=records.mmlu,
         stratum=records.subject,
+        prefix=prompts.MMLU,
+        training="dev",
     ),
-    FewShotTask(name="siqa", rule="multiple_choice", dataset=_SIQA, item=records.siqa),
     FewShotTask(
-        name="siqa_context", rule="multiple_choice", dataset=_SIQA, item=records.siqa_context
+        name="siqa",
+        rule="multiple_choice",
+        dataset=_SIQA,
+        item=records.siqa,
+        prefix=prompts.SIQA,
+        training="train",
+    ),
+    FewShotTask(
+        name="siqa_context",
+        rule="multiple_choice",
+        dataset=_SIQA,
+        item=records.siqa_context,
+        prefix=prompts.SIQA,
+        training="train",
     ),
     FewShotTask(
         name="squad",
@@ -91,6 +111,8 @@ _DEFINED = (
         dataset=_SQUAD,
         item=records.squad,
         stratum=records.article,
+        prefix=prompts.SQUAD,
+        training="train",
     ),
     FewShotTask(
         name="squad_f1",
@@ -98,6 +120,8 @@ _DEFINED = (
         dataset=_SQUAD,
         item=records.squad_f1,
         stratum=records.article,
+        prefix=prompts.SQUAD,
+        training="train",
     ),
     FewShotTask(
         name="story_cloze",
@@ -105,12 +129,15 @@ _DEFINED = (
         dataset=_STORY_CLOZE,
         item=records.story_cloze,
         first_number=1,
+        prefix=prompts.STORY_CLOZE,
     ),
     FewShotTask(
         name="obqa",
         rule="multiple_choice",
         dataset=PublicDataset("allenai/openbookqa", "main", "test"),
         item=records.obqa,
+        prefix=prompts.OBQA,
+        training="train",
     ),
     FewShotTask(
         name="race",
@@ -118,6 +145,9 @@ _DEFINED = (
         dataset=PublicDataset("ehovy/race", "all", "test"),
         item=records.race,
         stratum=records.level,
+        prefix=prompts.RACE,
+        instruction=prompts.RACE_INSTRUCTION,
+        training="train",
     ),
     FewShotTask(
         name="hellaswag",
@@ -125,6 +155,8 @@ _DEFINED = (
         dataset=PublicDataset("Rowan/hellaswag", None, "validation"),
         item=records.hellaswag,
         stratum=records.source,
+        prefix=prompts.HELLASWAG,
+        training="train",
     ),
 )
 DEFINITIONS = {task.name: task for task in sorted(_DEFINED, key=lambda task: task.name)}
@@ -139,3 +171,13 @@ def task_named(name: str) -> FewShotTask:
     if name not in DEFINITIONS:
         raise SpecError(f"--task {name}: unknown; valid: {', '.join(DEFINITIONS)}")
     return DEFINITIONS[name]
+
+
+def shots_name(task: str, shots: int | None) -> str:
+    """The name of a few-shot task's results with so many demonstrations; None: with its own."""
+    return task if shots is None else f"{task}-{shots}shot"
+
+
+def without_shots(name: str) -> str:
+    """The task that results of `shots_name` are of."""
+    return name.partition("-")[0]

@@ -15,11 +15,12 @@ def with_options(question: str, choices: Sequence[str], cue: str = "Answer:") ->
     return "\n".join([question, *lines, cue])
 
 
-def _demonstrated(*pairs: tuple[str, str]) -> str:
+def demonstrated(*pairs: tuple[str, str]) -> str:
+    """Prompts with their answers, each a paragraph."""
     return "".join(f"{prompt} {answer}\n\n" for prompt, answer in pairs)
 
 
-MMLU = _demonstrated(
+MMLU = demonstrated(
     (
         with_options(
             "Question: Which gas do plants absorb from the air during photosynthesis?",
@@ -37,7 +38,7 @@ MMLU = _demonstrated(
 )
 
 # Its questions stand behind their contexts, which the release leaves out of the items themselves.
-SIQA = _demonstrated(
+SIQA = demonstrated(
     (
         with_options(
             "Question: Jordan wanted to tell a joke to his friends. "
@@ -57,7 +58,7 @@ SIQA = _demonstrated(
 )
 
 # The data set has this question in its validation split too, behind the first 1,000.
-SQUAD = _demonstrated(
+SQUAD = demonstrated(
     (
         "Context: The Normans (Norman: Nourmands; French: Normands; Latin: Normanni) were the "
         "people who in the 10th and 11th centuries gave their name to Normandy, a region in "
@@ -67,7 +68,7 @@ SQUAD = _demonstrated(
     ),
 )
 
-STORY_CLOZE = _demonstrated(
+STORY_CLOZE = demonstrated(
     (
         with_options(
             "Story: I wanted to make an omelet. I cracked two eggs into a bowl and whisked them. "
@@ -88,7 +89,7 @@ STORY_CLOZE = _demonstrated(
     ),
 )
 
-OBQA = _demonstrated(
+OBQA = demonstrated(
     (
         with_options(
             "Question: Which tool is best for tightening a screw?",
@@ -105,7 +106,8 @@ OBQA = _demonstrated(
     ),
 )
 
-RACE = "Read the following article and answer the question.\n\n" + _demonstrated(
+RACE_INSTRUCTION = "Read the following article and answer the question.\n\n"
+RACE = RACE_INSTRUCTION + demonstrated(
     (
         with_options(
             "Article: Mary went to the store to buy some fruits. She bought five apples and two "
@@ -116,7 +118,7 @@ RACE = "Read the following article and answer the question.\n\n" + _demonstrated
     ),
 )
 
-HELLASWAG = _demonstrated(
+HELLASWAG = demonstrated(
     (
         with_options(
             "Context: The girl puts the bread into the toaster and pushes the lever down. "

@@ -39,7 +39,7 @@ class Selection:
         for place, stratum in enumerate(strata):
             parts.setdefault(stratum or "", []).append(place)
         for name, places in parts.items():
-            parts[name] = sorted(places, key=lambda place: self._draw("item", id_key(ids[place])))
+            parts[name] = sorted(places, key=lambda place: self.draw("item", id_key(ids[place])))
         counts = self._shared_out({name: len(places) for name, places in parts.items()}, self.limit)
         return sorted(place for name, count in counts.items() for place in parts[name][:count])
 
@@ -50,7 +50,7 @@ class Selection:
         def turn(name: str) -> tuple[float, bytes, str]:
             taken = counts[name]
             share = math.inf if taken == 0 else sizes[name] / math.sqrt(taken * (taken + 1))
-            return -share, self._draw("stratum", name), name
+            return -share, self.draw("stratum", name), name
 
         waiting = [turn(name) for name in sizes]
         heapq.heapify(waiting)
@@ -61,6 +61,6 @@ class Selection:
                 heapq.heappush(waiting, turn(name))
         return counts
 
-    def _draw(self, what: str, key: Id) -> bytes:
+    def draw(self, what: str, key: Id) -> bytes:
         """A random number of an item or a stratum, as bytes."""
         return hashlib.blake2b(repr((self.seed, what, key)).encode(), digest_size=16).digest()

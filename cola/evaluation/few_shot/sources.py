@@ -62,7 +62,7 @@ def load_items(
     definition = task_named(task)
     if isinstance(source, Hub):
         return _from_hub(definition, source, selection, option=option)
-    path = _file_in(source, task) if source.is_dir() else source
+    path = file_in(source, task) if source.is_dir() else source
     items = read_items(path, definition.needs_choices, definition.needs_answers, option=option)
     if definition.needs_choices:
         for item in items:
@@ -71,7 +71,7 @@ def load_items(
     return [items[place] for place in chosen]
 
 
-def _file_in(folder: Path, task: str) -> Path:
+def file_in(folder: Path, task: str) -> Path:
     """The folder's file of a task, compressed or not; the plain one's path where there is none."""
     plain = folder / f"{task}.jsonl"
     paths = [plain, *(folder / f"{task}.jsonl.{extension}" for extension in COMPRESSED)]

@@ -42,7 +42,6 @@ class Reference:
         check_can_judge(name, evaluated.family.name)
         self.name, self._evaluated = name, evaluated
 
-    @torch.no_grad()
     def judge(self, texts: Sequence[str]) -> Judged:
         """Judge texts that are not empty.
 
@@ -52,6 +51,11 @@ class Reference:
         rows = [self._evaluated.tokenizer.encode(text) for text in texts]
         if not all(rows):
             raise ValueError("an empty text has no likelihood")
+        return self.judge_tokens(rows)
+
+    @torch.no_grad()
+    def judge_tokens(self, rows: Sequence[Sequence[int]]) -> Judged:
+        """Judge texts that are not empty, given as tokens of the reference's own tokenizer."""
         parts = [
             self._judged(rows[start : start + ROWS_AT_ONCE])
             for start in range(0, len(rows), ROWS_AT_ONCE)
@@ -59,7 +63,7 @@ class Reference:
         nll, features = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Judged(nll, np.array([len(row) for row in rows]), features)
 
-    def _judged(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    def _judged(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         evaluated = self._evaluated
         nll_N, features_Nd = evaluated.family.judge(evaluated.model, rows, evaluated.device)
         return nll_N.cpu().numpy(), features_Nd.cpu().numpy()

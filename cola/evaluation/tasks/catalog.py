@@ -9,10 +9,9 @@ import numpy as np
 
 from cola.data import PreparedData, TextTokenizer
 from cola.errors import SpecError
-from cola.evaluation.few_shot.definitions import task_named
+from cola.evaluation.few_shot.definitions import shots_name, task_named
 from cola.evaluation.items import Item
 from cola.evaluation.models.context import room_for_prompts
-from cola.evaluation.models.judge import Reference
 from cola.evaluation.reference_lines import token_frequencies
 from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
@@ -21,7 +20,7 @@ from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
-from cola.evaluation.tasks.unconditional import UnconditionalTask
+from cola.evaluation.tasks.unconditional import NO_JUDGES, Judges, UnconditionalTask
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.data import GeneratedText
@@ -36,8 +35,8 @@ class HeldOut:
     `last_T` is the beginning of a sequence that the text does not fill, of `last_bytes` UTF-8
     bytes (None: there is none). `every_sequence`: the likelihood is measured of all of it, not of
     the first `task_items`. `left_out` has a sentence on each part of the text that was not read.
-    `prompts` are the sequences of the task `predictive` (None: these ones). `source`: what a
-    generated text is drawn from.
+    `prompts` are the sequences of the task `predictive`, `texts_NL` those that unconditional texts
+    are compared with (None: these ones). `source`: what a generated text is drawn from.
     """
 
     rows_NL: np.ndarray
@@ -49,6 +48,7 @@ class HeldOut:
     left_out: tuple[str, ...] = ()
     documents_N: np.ndarray | None = None
     prompts: PromptTexts | None = None
+    texts_NL: np.ndarray | None = None
     source: GeneratedText | None = None
 
     def likelihood_task(self, items: int, settings: LikelihoodSpec, seed: int) -> LikelihoodTask:
@@ -92,9 +92,10 @@ class HeldOut:
         return self.last_T[None]
 
 
-def held_out(data: PreparedData, items: int, prompts: int = 0) -> HeldOut:
-    """The first `items` sequences of the test split, or all of it where it has fewer, and the first
-    `prompts` for the task `predictive` with token frequencies (0: without them).
+def held_out(data: PreparedData, items: int, prompts: int = 0, *, texts: int = 0) -> HeldOut:
+    """The first `items` sequences of the test split, or all of it where it has fewer, the first
+    `prompts` for the task `predictive` with token frequencies, and the first `texts` for the task
+    `unconditional` (0: as many as for the others).
 
     Of data without a test split, those of the validation split.
     """
@@ -104,16 +105,17 @@ def held_out(data: PreparedData, items: int, prompts: int = 0) -> HeldOut:
         return split.documents_of(ids) if split.knows_documents else None
 
     ids = np.arange(min(items, len(split)))
-    texts = None
+    prompt_texts = None
     if prompts:
         more = np.arange(min(prompts, len(split)))
-        texts = PromptTexts(split.rows(more), documents_of(more), token_frequencies(data))
+        prompt_texts = PromptTexts(split.rows(more), documents_of(more), token_frequencies(data))
     return HeldOut(
         split.rows(ids),
         split.bytes_of(ids),
         data.tokenizer,
         documents_N=documents_of(ids),
-        prompts=texts,
+        prompts=prompt_texts,
+        texts_NL=split.rows(np.arange(min(texts, len(split)))) if texts else None,
         source=data.source,
     )
 
@@ -125,12 +127,12 @@ def make_tasks(
     *,
     seed: int,
     context: int | None,
-    reference: Callable[[], Reference] | None = None,
+    judges: Judges = NO_JUDGES,
     few_shot_tokens: int = FEW_SHOT_NEW_TOKENS,
 ) -> list[Task]:
     """The tasks that `settings` names, in that order, for a model of that context.
 
-    `items_of` gives the selected items of a few-shot task; `reference` judges unconditional texts.
+    `items_of` gives the selected items of a few-shot task; `judges` judge unconditional texts.
     Few-shot tasks make `few_shot_tokens` new tokens, as the release does, whatever
     `settings.generation.max_new_tokens` is.
 
@@ -145,7 +147,7 @@ def make_tasks(
                 raise SpecError(
                     f"--tasks {name}: needs held-out text; name a run, or give --held-out FILE"
                 )
-            tasks.append(in_domain_task(name, settings, held, seed=seed, reference=reference))
+            tasks.append(in_domain_task(name, settings, held, seed=seed, judges=judges))
         else:
             generation = settings.generation.model_copy(update={"max_new_tokens": few_shot_tokens})
             items = items_of(name)
@@ -154,9 +156,11 @@ def make_tasks(
                 "seed": seed,
                 "strata": len({item.stratum for item in items} - {None}),
             }
-            rule = task_named(name).rule
+            if settings.shots is not None:
+                selected["shots"] = settings.shots
+            rule, shown = task_named(name).rule, shots_name(name, settings.shots)
             tasks.append(
-                TextTask(name, rule, items, settings=generation, seed=seed, selected=selected)
+                TextTask(shown, rule, items, settings=generation, seed=seed, selected=selected)
             )
     for task in tasks:
         check_room(task, context)
@@ -189,7 +193,7 @@ def in_domain_task(
     held: HeldOut,
     *,
     seed: int,
-    reference: Callable[[], Reference] | None,
+    judges: Judges,
 ) -> Task:
     """A task made from held-out text.
 
@@ -239,5 +243,9 @@ def in_domain_task(
             documents_N=held.documents_N,
         )
     if name == "unconditional":
-        return UnconditionalTask(rows, held.tokenizer, generation, seed=seed, reference=reference)
+        if held.texts_NL is not None:
+            rows = held.texts_NL
+        elif judges.texts is not None and len(held.rows_NL):
+            rows = held.rows_NL
+        return UnconditionalTask(rows, held.tokenizer, generation, seed=seed, judges=judges)
     return SpeedTask(rows, prompt, generation)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cola.errors import SpecError
-from cola.evaluation.clusters import clustered_mean
+from cola.evaluation.clusters import clustered_mean, with_error
 from cola.evaluation.items import Id
 from cola.evaluation.models.context import room_for_prompts
 from cola.evaluation.models.evaluated_model import EvaluatedModel
@@ -43,6 +43,16 @@ class PromptTexts:
     rows_NL: np.ndarray
     documents_N: np.ndarray | None = None
     frequency_V: np.ndarray | None = None
+
+    def place(self, item: int, cuts: Sequence[int]) -> tuple[int, int]:
+        """The sequence that prompt number `item` is the beginning of, and how many tokens it has:
+        one of the `cuts`, another one for each sequence in turn."""
+        turn, sequence = divmod(item, len(self.rows_NL))
+        return sequence, cuts[(sequence + turn) % len(cuts)]
+
+    def document(self, sequence: int) -> int:
+        """The document of a sequence; the sequence itself where that is not known."""
+        return sequence if self.documents_N is None else int(self.documents_N[sequence])
 
 
 class PredictiveTask:
@@ -98,8 +108,7 @@ class PredictiveTask:
 
     def place(self, item: int) -> tuple[int, int]:
         """The sequence of a prompt, and how many of its tokens it has."""
-        turn, sequence = divmod(item, len(self._texts.rows_NL))
-        return sequence, self._cuts[(sequence + turn) % len(self._cuts)]
+        return self._texts.place(item, self._cuts)
 
     def answer(
         self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
@@ -185,11 +194,7 @@ class PredictiveTask:
 
     def _clusters(self, items: Sequence[int]) -> dict[int, int]:
         """The document of each prompt; its sequence where that is not known."""
-        numbers = self._texts.documents_N
-        sequences = {item: self.place(item)[0] for item in items}
-        if numbers is None:
-            return sequences
-        return {item: int(numbers[sequence]) for item, sequence in sequences.items()}
+        return {item: self._texts.document(self.place(item)[0]) for item in items}
 
     def _unigram_metrics(self, items: Sequence[int]) -> dict[str, float]:
         """The scores of token frequencies on the same tokens."""
@@ -232,7 +237,7 @@ def _brier_metrics(
     metrics: dict[str, float] = {}
     for gram, values_I in zip(GRAMS, brier_IG.T, strict=False):
         found = clustered_mean(values_I, clusters_I)
-        metrics |= _with_error(f"brier_{gram}", found.mean, found.standard_error)
+        metrics |= with_error(f"brier_{gram}", found)
     if brier_IG.shape[1] < len(GRAMS):
         return metrics, {"brierlm": "it needs predictive.tokens of 4 or more"}
     together = brierlm(brier_IG, clusters_I)
@@ -240,7 +245,7 @@ def _brier_metrics(
         low = [f"brier_{n}" for n, mean in zip(GRAMS, brier_IG.mean(0), strict=True) if mean <= 0]
         why = f"{', '.join(low)} not above 0, so there is no geometric mean; more prompts or draws"
         return metrics, {"brierlm": f"{why} may decide"}
-    return metrics | _with_error("brierlm", together.mean, together.standard_error), {}
+    return metrics | with_error("brierlm", together), {}
 
 
 def _right_metrics(ordered: Sequence[Record]) -> dict[str, float]:
@@ -309,7 +314,3 @@ def _exact(ordered: Sequence[Record]) -> dict[str, list[float] | None] | None:
 def _means(rows: Sequence[Sequence[float] | None]) -> list[float] | None:
     known = [row for row in rows if row is not None]
     return np.array(known, dtype=float).mean(0).round(5).tolist() if known else None
-
-
-def _with_error(name: str, value: float, error: float) -> dict[str, float]:
-    return {name: value} if np.isnan(error) else {name: value, f"{name}_standard_error": error}

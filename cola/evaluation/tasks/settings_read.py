@@ -33,6 +33,7 @@ _READ_BY: dict[str, tuple[str, ...]] = {
         for key in ANCESTRAL
     },
     "task_selection": FEW_SHOT_TASKS,
+    "shots": FEW_SHOT_TASKS,
     "prompt_tokens": ("predictive", "continuation", "infilling", "speed"),
     "gap_tokens": ("infilling",),
 }

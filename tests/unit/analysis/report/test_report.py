@@ -11,18 +11,20 @@ import pandas as pd
 import pytest
 
 from analysis.conditions.matching import common_order, matching_statements
+from analysis.generation_frontier.record import read_frontier
 from analysis.metric_report.report import write_metric_report
 from analysis.plotting.templates import render
 from analysis.report.comparisons import bound_caveat
 from analysis.report.content import estimate_sentences, kind_sentences, page
 from analysis.report.family_fits import FamilyFit, fit_families
 from analysis.report.findings import findings_of
-from analysis.report.report import ReportResult, write_report
+from analysis.report.report import ReportResult, report_of, write_report
 from analysis.report.runs import read_study
 from analysis.report.tables import latent_rows, latent_warnings
 from cola.errors import SpecError, TrackingError
-from cola.records import LIKELIHOOD_MEASUREMENTS, Kind, Metric, Tag
+from cola.records import LIKELIHOOD_MEASUREMENTS, STUDY_FRONTIER, Kind, Metric, Tag
 from tests.pages import text_of
+from tests.unit.analysis.frontier_record import SENTENCE, made_up_frontier
 from tests.unit.analysis.store import BUDGETS, KINDS, Store
 
 
@@ -40,13 +42,16 @@ OF_OTHERS = ["isoflop.svg", "isoflop.png", "isoflop_optima.csv", "bits_per_byte.
 
 @pytest.fixture(scope="module")
 def report(store: Store) -> ReportResult:
-    """Of the whole study, in a folder with files of an earlier report."""
+    """Of the whole study with its generation frontier, in a folder with files of an earlier
+    report."""
     spec: dict[str, Any] = {"description": "A <test>.", "tracking": {"uri": None}}
     folder = store.folder / "report"
     folder.mkdir()
     for name in OF_OTHERS:
         (folder / name).write_text("of an earlier report")
-    return write_report("full", store.uri, folder, spec=spec)
+    (store.folder / STUDY_FRONTIER).write_text(json.dumps(made_up_frontier()))
+    frames, generation = read_study("full", store.uri), read_frontier(store.folder)
+    return report_of("full", frames, folder, spec=spec, generation=generation)
 
 
 def test_the_report_says_what_was_found(report: ReportResult) -> None:
@@ -91,6 +96,9 @@ def test_the_report_says_what_was_found(report: ReportResult) -> None:
     assert len(tasks) == 12 * 2
     assert (folder / "tasks.svg").exists()
     assert "task1|accuracy|45.0%|45.0%|45.0%|" in text
+    assert SENTENCE in text
+    assert "AR, temperature 0.5: NLL by the reference 2, entropy 2.000 nats" in html
+    assert "AR|1|100|0.01|1|0.5|" in text
     table = pd.read_csv(folder / "results.csv")
     assert len(table) == 13
     markdown = (folder / "report.md").read_text()

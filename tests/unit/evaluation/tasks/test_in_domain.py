@@ -27,7 +27,7 @@ from cola.evaluation.tasks.cloze import (
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import share_error
 from cola.evaluation.tasks.token_tasks import ContinuationTask, InfillingTask
-from cola.evaluation.tasks.unconditional import UnconditionalTask
+from cola.evaluation.tasks.unconditional import Judges, UnconditionalTask
 from cola.objectives.next_token import token_nll
 from cola.records import IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec
@@ -254,7 +254,7 @@ def test_mauve_tells_own_text_from_noise(
 ) -> None:
     rows = np.concatenate([held_out, held_out[::-1], held_out])
     reference = Reference("itself", evaluated_models["ar"])
-    task = UnconditionalTask(rows, tokenizer, SAMPLED, seed=0, reference=lambda: reference)
+    task = UnconditionalTask(rows, tokenizer, SAMPLED, seed=0, judges=Judges(lambda: reference))
     natural = {i: answer(tokenizer, row[:8].tolist()) for i, row in enumerate(rows)}
     noise = {i: answer(tokenizer, [7] * 8) for i in range(len(rows))}
     alike, different = task.summary(natural), task.summary(noise)
@@ -275,7 +275,7 @@ def test_texts_that_are_empty_are_counted(
     evaluated_models: dict[str, EvaluatedModel], tokenizer: TextTokenizer, held_out: np.ndarray
 ) -> None:
     reference = Reference("itself", evaluated_models["ar"])
-    task = UnconditionalTask(held_out, tokenizer, SAMPLED, seed=0, reference=lambda: reference)
+    task = UnconditionalTask(held_out, tokenizer, SAMPLED, seed=0, judges=Judges(lambda: reference))
     nothing = {i: answer(tokenizer, [tokenizer.eos_token_id] * 8) for i in range(20)}
     found = task.summary(nothing)
     assert (found.details["texts_judged"], found.details["texts_empty"]) == (0, 20)

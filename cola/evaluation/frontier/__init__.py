@@ -1,0 +1,1 @@
+"""Quality of generated text against its diversity and cost, over sampling settings."""

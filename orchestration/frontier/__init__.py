@@ -1,0 +1,1 @@
+"""The generation frontier of a finished study: `cola frontier`."""
