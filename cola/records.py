@@ -36,14 +36,9 @@ TaskSelection = Literal["stratified", "first"]
 # that was missed moved runs of the demo's size by 0.002 to 0.03.
 EXPORTED_NLL_TOLERANCE = 1e-3
 IN_DOMAIN_TASKS = (
-    "likelihood",
-    "cloze",
-    "predictive",
-    "continuation",
-    "infilling",
-    "unconditional",
-    "speed",
-)
+    "likelihood", "cloze", "predictive", "continuation", "infilling", "unconditional", "speed",
+)  # fmt: skip
+OWN_TEXT = "own"  # the study's test split, among the texts of `evaluation.held_out`
 
 # Losses of guesses without a model, the worst first, and of the source that generated text is from.
 REFERENCE_LINES = ("uniform", "unigram", "bigram", "truth")
@@ -219,6 +214,11 @@ class Metric:
     def task(task: str, name: str) -> str:
         """A measurement of the finished model on a task; shares are 0 to 1."""
         return f"eval/{task}/{name}"
+
+    @staticmethod
+    def held_out(text: str, task: str, name: str) -> str:
+        """A measurement of the finished model by a task on a further held-out text."""
+        return f"held_out/{text}/{task}/{name}"
 
     @staticmethod
     def accuracy(task: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -17,9 +17,9 @@ from pydantic import (
 
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
 from cola.families.registry import union_of
-from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, TaskSelection
-from cola.spec.base import Spec, canonical_json, check_distinct
-from cola.spec.data import DataSpec
+from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, OWN_TEXT, TaskSelection
+from cola.spec.base import SparseSpec, Spec, canonical_json, check_distinct
+from cola.spec.data import DataSpec, HeldOutText, drop_places
 from cola.spec.inference import GenerationSpec, LikelihoodSpec, PredictiveSpec
 from cola.spec.locations import LocalPath
 from cola.spec.training import TrainingSpec
@@ -32,6 +32,7 @@ else:
     Objective = Annotated[union_of("objective"), Field(discriminator="family")]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+TextName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 TASKS = IN_DOMAIN_TASKS + FEW_SHOT_TASKS
 Task = Annotated[str, Field(json_schema_extra={"enum": list(TASKS)})]
 
@@ -83,6 +84,13 @@ class EvaluationSpec(Spec):
         description="Folder with items of few-shot tasks as `TASK.jsonl`; null: the public data "
         "sets, from the Hugging Face hub.",
     )
+    held_out: dict[TextName, HeldOutText] = Field(
+        default={},
+        description="Further texts by name, on which each finished model is measured beside the "
+        "study's own test split: other domains, languages, or the test text with typing errors. "
+        "Bits per byte of `validation_sequences` sequences of each, and with the task "
+        "`predictive` its scores.",
+    )
     gap_tokens: PositiveInt = Field(
         default=16, description="Tokens of the gaps that the task `infilling` asks for."
     )
@@ -104,7 +112,24 @@ class EvaluationSpec(Spec):
             values.pop("task_selection", None)
         if self.predictive == PredictiveSpec() and "predictive" not in self.tasks:
             values.pop("predictive", None)
+        if not self.held_out:
+            values.pop("held_out", None)
         return values
+
+    @property
+    def held_out_sequences(self) -> int:
+        """Sequences of each further text that measurements ask for."""
+        return max(self.validation_sequences, self.predictive_prompts)
+
+    @field_validator("held_out")
+    @classmethod
+    def _are_not_the_studys(cls, texts: dict[str, HeldOutText]) -> dict[str, HeldOutText]:
+        if OWN_TEXT in texts:
+            raise ValueError(
+                f"{OWN_TEXT!r} is the study's own test split, which is measured beside the others; "
+                "choose another name"
+            )
+        return texts
 
     @property
     def predictive_prompts(self) -> int:
@@ -135,13 +160,17 @@ class StagePlan(Spec):
     charged: float = Field(default=1.0, gt=0, le=1)
 
 
-class RunSpec(Spec):
-    """A resolved run. `data_fingerprint` identifies the corpus' content, not only its name."""
+class RunSpec(SparseSpec):
+    """A resolved run. `data_fingerprint` identifies the corpus' content, not only its name, and
+    `held_out_fingerprints` that of each text in `evaluation.held_out`."""
+
+    sparse_keys: ClassVar = ("held_out_fingerprints",)
 
     model: Model
     objective: Objective
     data: DataSpec
     data_fingerprint: str
+    held_out_fingerprints: dict[str, str] = {}
     training: TrainingSpec
     evaluation: EvaluationSpec
     stages: list[StagePlan] = Field(min_length=1)
@@ -160,8 +189,11 @@ class RunSpec(Spec):
         return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()
 
     def identity(self) -> dict[str, Any]:
-        """What decides the run's results, as plain values: all but where the corpus lies."""
-        return {**self.model_dump(mode="json"), "data": self.data.identity()}
+        """What decides the run's results, as plain values: all but where texts lie."""
+        values = {**self.model_dump(mode="json"), "data": self.data.identity()}
+        for text in values["evaluation"].get("held_out", {}).values():
+            drop_places(text)
+        return values
 
     @property
     def steps(self) -> int:

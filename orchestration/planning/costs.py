@@ -163,10 +163,11 @@ def sample_flops(spec: RunSpec) -> float:
 def task_flops(spec: RunSpec) -> float:
     """FLOPs of the finished model's tasks, which one worker answers.
 
-    From above: prompts of `prompt_tokens`, and answers of the greatest length.
+    From above: prompts of `prompt_tokens`, and answers of the greatest length; with the likelihood
+    and predictive scores of further held-out texts.
     """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    family, total = definition_of(spec.family), 0.0
+    family, total = definition_of(spec.family), held_out_flops(spec)
     for task in settings.tasks:
         if task == "predictive":
             total += predictive_flops(spec)
@@ -184,6 +185,15 @@ def task_flops(spec: RunSpec) -> float:
         flops = family.generation_flops_per_token(spec.model, generation, prompt)
         total += items * new * flops.total
     return total
+
+
+def held_out_flops(spec: RunSpec) -> float:
+    """FLOPs of the finished model's measurements on further held-out texts: the likelihood of each
+    and of the study's own, and predictive draws of each; 0 where there is no such text."""
+    count = len(spec.evaluation.held_out)
+    if not count:
+        return 0.0
+    return (count + 1) * evaluation_flops(spec) + count * predictive_flops(spec)
 
 
 def predictive_flops(spec: RunSpec) -> float:

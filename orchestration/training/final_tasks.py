@@ -22,6 +22,7 @@ from cola.files import write_atomically
 from cola.records import VALIDATION_SEED, Metric
 from cola.study import RunSpec
 from orchestration.state.paths import RunFolder
+from orchestration.training.held_out_sets import held_out_metrics
 from orchestration.training.task_items import item_loader
 
 ROWS_AT_ONCE = 16  # chosen: items of one forward pass
@@ -39,14 +40,15 @@ def task_metrics(
     device: torch.device,
     keep_alive: Callable[[], None],
 ) -> dict[str, float]:
-    """Metrics of the tasks that the run's evaluation names; answers are written to its folder.
+    """Metrics of the tasks and texts that the run's evaluation names; answers are written to its
+    folder.
 
     `keep_alive` is called after every answer. Answers of an earlier attempt are deleted: they are
     another model's.
     """
     settings, folder = run.evaluation, RunFolder(run_folder).answers
     shutil.rmtree(folder, ignore_errors=True)
-    if not settings.tasks:
+    if not (settings.tasks or settings.held_out):
         return {}
     evaluated = EvaluatedModel(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
@@ -62,8 +64,17 @@ def task_metrics(
             tasks, answers, folder, about=about, progress=lambda task, done, total: keep_alive()
         )
     )
+    on_texts = held_out_metrics(
+        evaluated,
+        run,
+        data=data,
+        folder=folder / "held-out",
+        about=about,
+        rows=ROWS_AT_ONCE,
+        keep_alive=keep_alive,
+    )
     collect_results(run_folder)
-    return metrics_of(results)
+    return metrics_of(results) | on_texts
 
 
 def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:

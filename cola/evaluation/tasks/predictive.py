@@ -20,7 +20,7 @@ from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.predictive_answers import DrawnBatch
 from cola.evaluation.predictive_scores import GRAMS, brier_of_independent, brierlm
 from cola.evaluation.tasks.continuations import cuts_of
-from cola.evaluation.tasks.task import Record, TaskResult, digest_of
+from cola.evaluation.tasks.task import Record, TaskResult, digest_of, document_sums
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, PredictiveSpec
 
@@ -149,8 +149,8 @@ class PredictiveTask:
         Metrics: Brier-n and BrierLM with standard errors over documents, of the model and of token
         frequencies (`unigram_`); `nll_nats_per_token` of the text's N tokens together; shares of
         right tokens, of the mixture's most probable one and of a single draw, in the mean over the
-        places and of the first token. Details: the same by place, the NLL by number of draws, and
-        what is not measured.
+        places and of the first token. Details: the same by place, the NLL by number of draws, sums
+        of Brier-1 and prompts `by_document`, and what is not measured.
         """
         items = [int(item) for item in records]
         ordered = list(records.values())
@@ -171,6 +171,9 @@ class PredictiveTask:
             "draws": self._asked.draws,
             "tokens": self._asked.tokens,
             "clusters": len(set(documents.values())),
+            "by_document": document_sums(
+                documents.values(), brier_IG[:, 0], np.ones(len(items), dtype=int)
+            ),
             "by_place": _by_place(ordered),
             "exact": _exact(ordered),
             **_likelihood_details(ordered, self._asked.tokens),
