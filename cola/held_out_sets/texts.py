@@ -23,7 +23,7 @@ from cola.data.sources import Corpus, ReadCounts, corpus_pieces
 from cola.data.summary import left_out_of
 from cola.errors import SpecError, StorageError
 from cola.files import file_lock
-from cola.held_out_sets.packing import encoded, owners_in
+from cola.held_out_sets.packing import encoded
 from cola.held_out_sets.typos import mistyped_rows
 from cola.records import OWN_TEXT
 from cola.spec.base import canonical_json
@@ -169,15 +169,13 @@ def _cut(name: str, text: HeldOutText, data: PreparedData, *, sequences: int) ->
     return TextRows(rows_NL, bytes_N, owners_N[kept_N], name, tuple(notes))
 
 
-def _perturbed(
-    name: str, text: PerturbedText, data: PreparedData, *, sequences: int
-) -> TextRows:
+def _perturbed(name: str, text: PerturbedText, data: PreparedData, *, sequences: int) -> TextRows:
     own = own_rows(data, sequences)
     found = list(mistyped_rows(own.rows_NL, data.tokenizer, text))
     if not found:
         raise SpecError(
-            f"{KEY}.{name}: no sequence of the test split is as long with errors as without; choose "
-            "a larger rate"
+            f"{KEY}.{name}: no sequence of the test split is as long with errors as without; "
+            "choose a larger rate"
         )
     kept, rows, sizes = zip(*found, strict=True)
     left_out = len(own.rows_NL) - len(kept)

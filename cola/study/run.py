@@ -170,7 +170,7 @@ class RunSpec(SparseSpec):
     objective: Objective
     data: DataSpec
     data_fingerprint: str
-    held_out_fingerprints: dict[str, str] = {}
+    held_out_fingerprints: dict[str, str] = Field(default={})
     training: TrainingSpec
     evaluation: EvaluationSpec
     stages: list[StagePlan] = Field(min_length=1)

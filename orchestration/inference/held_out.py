@@ -11,8 +11,12 @@ import numpy as np
 from cola.data import TextTokenizer
 from cola.data.sources import ReadCounts, read_file_pieces
 from cola.data.summary import left_out_of
+from cola.errors import SpecError
 from cola.evaluation.tasks.catalog import HeldOut
 from cola.held_out_sets.packing import encoded, owners_in
+from cola.held_out_sets.texts import text_rows
+from cola.study import EvaluationSpec
+from orchestration.inference.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -54,3 +58,46 @@ def documents_of(starts_D: np.ndarray, tokens: int, rows: int, *, length: int) -
     """The document that most of each sequence is of: (rows,); None where they all are of one."""
     owners = owners_in(starts_D, tokens, rows, length=length)
     return owners if len(np.unique(owners)) > 1 else None
+
+
+def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
+    """The text of `evaluation.held_out` that the option names; None where it names files.
+
+    Raises:
+        SpecError: it names such a text and more.
+    """
+    names = [str(path) for path in files if str(path) in settings.held_out and not path.exists()]
+    if len(names) == 1 == len(files):
+        return names[0]
+    if names:
+        raise SpecError(
+            f"{OPTION} {names[0]}: is a text of the study (evaluation.held_out), which goes with no "
+            "other; give it alone"
+        )
+    return None
+
+
+def run_text(target: Target, name: str) -> HeldOut:
+    """The sequences of a text that the run's study names, as its finished models were measured on.
+
+    Raises:
+        SpecError: the text cannot be read any more.
+        StorageError: the run's prepared corpus is gone or damaged.
+    """
+    spec, data = target.run_spec(), target.data()
+    assert spec is not None and data is not None, "only a run's settings name texts"
+    settings = spec.evaluation
+    found = text_rows(
+        name,
+        settings.held_out[name],
+        spec.held_out_fingerprints[name],
+        data=data,
+        sequences=settings.held_out_sequences,
+    )
+    return HeldOut(
+        found.rows_NL,
+        found.bytes_N,
+        data.tokenizer,
+        left_out=found.notes,
+        documents_N=found.documents_N,
+    )
