@@ -10,7 +10,10 @@ import pandas as pd
 
 from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
+from analysis.held_out_sets.measured import TextResult, texts_of
+from analysis.held_out_sets.page import NOTE, text_sentences, text_table
 from analysis.plotting.structure import EXPLANATION, structure_table
+from analysis.plotting.variants import by_curve
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.findings import Findings
@@ -53,6 +56,7 @@ def page(
     fits, final, compute = found.fits, found.final, found.compute
     targets = list(targets) or [BEYOND * float(final["budget"].max())]
     imported = is_imported(frames.runs)
+    on_texts = results_on_texts(frames)
     return {
         "study": study,
         "verdict": verdict(found, frames.points, frames.split),
@@ -78,6 +82,9 @@ def page(
         "diagnostics": diagnostic_table(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
+        "texts": text_table(on_texts, found.labels),
+        "text_sentences": text_sentences(on_texts, found.labels),
+        "text_note": NOTE,
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
         "samples": sample_groups(frames.samples, found.labels),
         "warnings": found.warnings,
@@ -95,6 +102,15 @@ def finished_metrics(frames: StudyFrames) -> list[tuple[str, dict[str, float]]]:
         (str(run["name"]), frames.metrics.get(str(run["run_id"]), {}))
         for _, run in finished.iterrows()
     ]
+
+
+def results_on_texts(frames: StudyFrames) -> dict[str, dict[str, TextResult]]:
+    """What each curve's largest runs measured on further held-out texts, by curve and text."""
+    of_curve = {
+        variant: [frames.results[run] for run in runs["run_id"] if run in frames.results]
+        for variant, runs in by_curve(frames.runs)
+    }
+    return {variant: texts_of(recorded) for variant, recorded in of_curve.items() if recorded}
 
 
 def sample_groups(

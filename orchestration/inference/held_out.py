@@ -71,8 +71,8 @@ def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
         return names[0]
     if names:
         raise SpecError(
-            f"{OPTION} {names[0]}: is a text of the study (evaluation.held_out), which goes with no "
-            "other; give it alone"
+            f"{OPTION} {names[0]}: is a text of the study (evaluation.held_out), which goes with "
+            "no other; give it alone"
         )
     return None
 
@@ -85,7 +85,8 @@ def run_text(target: Target, name: str) -> HeldOut:
         StorageError: the run's prepared corpus is gone or damaged.
     """
     spec, data = target.run_spec(), target.data()
-    assert spec is not None and data is not None, "only a run's settings name texts"
+    assert spec is not None, "only a run's settings name texts"
+    assert data is not None, "a run has data"
     settings = spec.evaluation
     found = text_rows(
         name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def held_out_metrics(
     """Metrics of the likelihood of every text and of the study's own, and of predictive draws
     where the run has that task, by their names in `cola.records`.
 
-    Results are kept below `folder`, a folder a text. The scores of predictive draws on the study's
-    own text are those of the task. `keep_alive` is called after every answer.
+    Results are kept below `folder`, a folder a text. Answers on the study's own text that a task
+    has given, kept in the folder above, are not asked for again. `keep_alive` is called after every
+    answer.
     """
     settings = run.evaluation
     texts = prepare_texts(
@@ -46,10 +48,12 @@ def held_out_metrics(
         tasks: list[Task] = [
             held.likelihood_task(len(held.rows_NL), settings.likelihood, VALIDATION_SEED)
         ]
-        if settings.predictive_prompts and name != OWN_TEXT:
+        if settings.predictive_prompts:
             tasks.append(
                 in_domain_task("predictive", settings, held, seed=VALIDATION_SEED, reference=None)
             )
+        if name == OWN_TEXT:
+            take_answers(tasks, folder.parent, folder / name)
         results = evaluate_tasks(
             tasks,
             answer_locally(evaluated, rows),
@@ -66,7 +70,8 @@ def held_out_of(text: TextRows, data: PreparedData, settings: EvaluationSpec) ->
     count = min(settings.validation_sequences, len(text.rows_NL))
     prompts = None
     if settings.predictive_prompts:
-        prompts = PromptTexts(text.rows_NL, text.documents_N, token_frequencies(data))
+        rows_NL = text.rows_NL[: settings.predictive_prompts]
+        prompts = PromptTexts(rows_NL, text.documents_N[: len(rows_NL)], token_frequencies(data))
     return HeldOut(
         text.rows_NL[:count],
         text.bytes_N[:count],
@@ -74,6 +79,14 @@ def held_out_of(text: TextRows, data: PreparedData, settings: EvaluationSpec) ->
         documents_N=text.documents_N[:count],
         prompts=prompts,
     )
+
+
+def take_answers(tasks: Iterable[Task], known: Path, folder: Path) -> None:
+    """Copy the tasks' answers, as far as the folder `known` has any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (f"{task.name}-{task.digest}.jsonl" for task in tasks):
+        if (known / name).is_file():
+            shutil.copyfile(known / name, folder / name)
 
 
 def metrics_on(text: str, results: Iterable[TaskResult]) -> dict[str, float]:
