@@ -31,7 +31,8 @@ from tests.layout import (
 LEAVES = (
     "cola.spec", "cola.compute", "cola.records", "cola.errors", "cola.files", "cola.jsonl",
     "cola.families.registry", "cola.process_environment", "cola.byte_marks", "cola.tuning",
-    "cola.rate_points", "cola.evaluation.clusters", "cola.terminal", "cola.terminal_tables", "cola.study.schedule",
+    "cola.rate_points", "cola.evaluation.clusters", "cola.terminal", "cola.terminal_tables",
+    "cola.study.schedule",
 )  # fmt: skip
 # What has the torch-free and the torch half of each family, in its own folder.
 FAMILIES = (

@@ -12,8 +12,8 @@ from cola.records import OWN_TEXT
 NOTE = (
     "Of each curve's largest runs, in the mean over seeds. Bits per byte do not depend on the "
     "tokenizer; an exact NLL, a bound and an estimate are not the same measurement, and the growth "
-    "of a bound is the bound's. ± is the standard error over documents, intervals are 95% ones over "
-    "documents: paired where both texts, or both models, are of the same documents, else of "
+    "of a bound is the bound's. ± is the standard error over documents, intervals are 95% ones "
+    "over documents: paired where both texts, or both models, are of the same documents, else of "
     "independent ones. They hold for these seeds. Of Brier-1 and BrierLM the higher are better."
 )
 COLUMNS = (

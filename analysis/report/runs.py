@@ -25,6 +25,7 @@ from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
+    OWN_TEXT,
     SCHEMA_VERSION,
     Artifact,
     Kind,
@@ -57,8 +58,8 @@ CURVE_METRICS = {
 class StudyFrames:
     """A study as tables: one row a run, an evaluation, a training log line, a diagnostic.
 
-    `split`: what the final scores are of. `results` are of tasks, by run_id, of each curve's largest
-    runs that were measured on further held-out texts.
+    `split`: what the final scores are of. `results` are of tasks, by run_id, of each curve's
+    largest runs that were measured on further held-out texts.
     """
 
     runs: pd.DataFrame
@@ -319,8 +320,8 @@ def _results(
     client: Any, runs: pd.DataFrame, metrics: dict[str, dict[str, float]], *, own: Path | None
 ) -> dict[str, list[dict[str, Any]]]:
     """See `StudyFrames.results`."""
-    prefix = Metric.held_out("", "", "").partition("/")[0] + "/"
-    measured = [any(key.startswith(prefix) for key in metrics[run]) for run in runs["run_id"]]
+    known = Metric.held_out(OWN_TEXT, "likelihood", "bits_per_byte")
+    measured = [known in metrics[run] for run in runs["run_id"]]
     chosen = runs[(runs["status"] == "finished") & np.array(measured, dtype=bool)]
     largest = chosen[chosen["budget"] == chosen.groupby("variant")["budget"].transform("max")]
     texts = {
