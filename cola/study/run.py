@@ -91,6 +91,15 @@ class EvaluationSpec(Spec):
         "Bits per byte of `validation_sequences` sequences of each, and with the task "
         "`predictive` its scores.",
     )
+    prompt_remainders: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Lengths of each prompt of `cloze`, `continuation` and `predictive`: all of "
+        "its tokens, without the first one, without the first two, ... 4 says by what remainder of "
+        "a length modulo 4 answers are right, as patches of 2 and 4 may split a prompt's end; 1: "
+        "whole prompts alone.",
+    )
     gap_tokens: PositiveInt = Field(
         default=16, description="Tokens of the gaps that the task `infilling` asks for."
     )
@@ -112,8 +121,9 @@ class EvaluationSpec(Spec):
             values.pop("task_selection", None)
         if self.predictive == PredictiveSpec() and "predictive" not in self.tasks:
             values.pop("predictive", None)
-        if not self.held_out:
-            values.pop("held_out", None)
+        for key in ("held_out", "prompt_remainders"):
+            if getattr(self, key) == type(self).model_fields[key].default:
+                values.pop(key, None)
         return values
 
     @property

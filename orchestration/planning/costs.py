@@ -10,6 +10,7 @@ from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
+from cola.study.task_lengths import PROMPTED_TASKS
 from orchestration.planning.accelerators import (
     STARTUP_SECONDS,
     WARM_STARTUP_SECONDS,
@@ -170,7 +171,7 @@ def task_flops(spec: RunSpec) -> float:
     family, total = definition_of(spec.family), held_out_flops(spec)
     for task in settings.tasks:
         if task == "predictive":
-            total += predictive_flops(spec)
+            total += settings.prompt_remainders * predictive_flops(spec)
             continue
         if task == "likelihood":
             flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
@@ -183,7 +184,8 @@ def task_flops(spec: RunSpec) -> float:
         if task == "unconditional":
             generation, prompt = generation.ancestral(), 0
         flops = family.generation_flops_per_token(spec.model, generation, prompt)
-        total += items * new * flops.total
+        lengths = settings.prompt_remainders if task in PROMPTED_TASKS else 1
+        total += lengths * items * new * flops.total
     return total
 
 

@@ -17,6 +17,7 @@ from cola.evaluation.reference_lines import token_frequencies
 from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
 from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts
+from cola.evaluation.tasks.remainders import MEASURES, RemainderTask
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
@@ -145,7 +146,7 @@ def make_tasks(
                 raise SpecError(
                     f"--tasks {name}: needs held-out text; name a run, or give --held-out FILE"
                 )
-            tasks.append(in_domain_task(name, settings, held, seed=seed, reference=reference))
+            tasks.append(text_task(name, settings, held, seed=seed, reference=reference))
         else:
             generation = settings.generation.model_copy(update={"max_new_tokens": few_shot_tokens})
             items = items_of(name)
@@ -183,7 +184,7 @@ def check_room(task: Task, context: int | None) -> None:
     room_for_prompts(context, task.settings, asked=asked, remedy=remedy)
 
 
-def in_domain_task(
+def text_task(
     name: str,
     settings: EvaluationSpec,
     held: HeldOut,
@@ -191,7 +192,30 @@ def in_domain_task(
     seed: int,
     reference: Callable[[], Reference] | None,
 ) -> Task:
-    """A task made from held-out text.
+    """A task made from held-out text, by remainders of its prompts' lengths where they are asked
+    for.
+
+    Raises:
+        SpecError: when its sequences do not give what the task needs.
+    """
+    skips = settings.prompt_remainders if name in MEASURES else 1
+    variants = [
+        in_domain_task(name, settings, held, seed=seed, reference=reference, skipped=skipped)
+        for skipped in range(skips)
+    ]
+    return variants[0] if skips == 1 else RemainderTask(variants)
+
+
+def in_domain_task(
+    name: str,
+    settings: EvaluationSpec,
+    held: HeldOut,
+    *,
+    seed: int,
+    reference: Callable[[], Reference] | None,
+    skipped: int = 0,
+) -> Task:
+    """A task made from held-out text; `skipped` tokens at its prompts' beginnings are not given.
 
     Raises:
         SpecError: when its sequences do not give what the task needs.
@@ -203,7 +227,13 @@ def in_domain_task(
         count = settings.predictive_prompts
         texts = held.prompt_texts(count)
         return PredictiveTask(
-            texts, prompt, settings.predictive, prompts=count, generation=generation, seed=seed
+            texts,
+            prompt,
+            settings.predictive,
+            prompts=count,
+            generation=generation,
+            seed=seed,
+            skipped=skipped,
         )
     # Cloze items are looked for in all sequences, until there are enough.
     rows = held.first_rows(len(held.rows_NL) if name == "cloze" else settings.task_items)
@@ -219,7 +249,7 @@ def in_domain_task(
             documents = held.documents_N.tolist()
             items = [i.model_copy(update={"group": documents[int(i.id)]}) for i in items]
         short = generation.model_copy(update={"max_new_tokens": WORD_TOKENS})
-        return ClozeTask(items, short, settings.likelihood, seed=seed)
+        return ClozeTask(items, short, settings.likelihood, seed=seed, skipped=skipped)
     if name == "continuation":
         return ContinuationTask(
             rows,
@@ -228,6 +258,7 @@ def in_domain_task(
             seed=seed,
             documents_N=held.documents_N,
             source=held.source,
+            skipped=skipped,
         )
     if name == "infilling":
         return InfillingTask(

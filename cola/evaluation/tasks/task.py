@@ -71,6 +71,11 @@ def digest_of(*parts: str | bytes | int) -> str:
     return digest.hexdigest()
 
 
+def skipped_part(skipped: int) -> list[str]:
+    """What a task's digest has of first tokens that its prompts leave out: nothing of none."""
+    return [f"without {skipped} first tokens"] if skipped else []
+
+
 def sample_id(item: Id) -> int:
     """The number that keys an item's random draws, whatever other items are there."""
     if isinstance(item, int) and item >= 0:
