@@ -12,6 +12,8 @@ from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
 from analysis.held_out_sets.measured import TextResult, texts_of
 from analysis.held_out_sets.page import NOTE, text_sentences, text_table
+from analysis.plotting.remainders import EXPLANATION as REMAINDERS
+from analysis.plotting.remainders import remainder_table
 from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.plotting.variants import by_curve
 from analysis.report.conventions import convention_sentences, convention_table
@@ -79,6 +81,8 @@ def page(
         "latents": latent_table(frames.runs),
         "structure": structure_table("run", finished_metrics(frames)),
         "structure_note": EXPLANATION,
+        "remainders": remainder_table("run", finished_metrics(frames)),
+        "remainder_note": REMAINDERS,
         "diagnostics": diagnostic_table(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
