@@ -12,11 +12,9 @@ import pandas as pd
 
 from analysis.plotting.metric_names import metric_words
 from analysis.plotting.page_table import Column, Table, table
-from cola.records import Metric
 
 AT = re.compile(r"(?P<name>.+)_at_remainder_(?P<number>\d+)")
 GAIN = re.compile(r"(?P<name>.+)_gain_divisible_by_(?P<number>\d+)")
-MARKS = ("_at_remainder_", "_gain_divisible_by_")
 EXPLANATION = (
     "Each prompt was given in several lengths, without none, one, two ... of its first tokens, "
     "before the same answer. A patch of p tokens is split by a length that p does not divide: the "
@@ -27,11 +25,6 @@ EXPLANATION = (
 SHARES = ("accuracy",)  # ends the names of what is shown in per cent
 
 Metrics = Mapping[str, float | None]
-
-
-def of_remainders(metric: str) -> bool:
-    """Whether a task's measurement is one by remainder."""
-    return any(mark in metric for mark in MARKS)
 
 
 def remainder_table(name: str, rows: Sequence[tuple[str, Metrics]]) -> Table | None:
@@ -62,9 +55,7 @@ def matches(metrics: Metrics, form: re.Pattern[str]) -> list[re.Match[str]]:
     return [
         match
         for key in known
-        if isinstance(key, str)
-        and Metric.task_and_name(key) is not None
-        and (match := form.fullmatch(key)) is not None
+        if isinstance(key, str) and (match := form.fullmatch(key)) is not None
     ]
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis.plotting.metric_names import metric_label
 from analysis.plotting.page_table import Column, Table, table
-from analysis.plotting.remainders import of_remainders
 from cola.families.registry import IMPORTED, definition_of
+from cola.records import of_remainders
 
 # Shown in per cent.
 SHARES = (

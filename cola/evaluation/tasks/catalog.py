@@ -17,7 +17,7 @@ from cola.evaluation.reference_lines import token_frequencies
 from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
 from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts
-from cola.evaluation.tasks.remainders import MEASURES, RemainderTask
+from cola.evaluation.tasks.remainders import MEASURES, by_lengths
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
@@ -203,7 +203,7 @@ def text_task(
         in_domain_task(name, settings, held, seed=seed, reference=reference, skipped=skipped)
         for skipped in range(skips)
     ]
-    return variants[0] if skips == 1 else RemainderTask(variants)
+    return by_lengths(variants)
 
 
 def in_domain_task(

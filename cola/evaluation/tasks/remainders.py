@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from cola.evaluation.tasks.task import Record, Task, TaskResult, digest_of
 from cola.spec import GenerationSpec, LikelihoodSpec
 
 # By task: what is measured of an item, from its record and from what its first metric is a mean of.
+T = TypeVar("T", bound=Task)
 Measure = Callable[[Record, float], float]
 MEASURES: dict[str, dict[str, Measure]] = {
     "cloze": {"accuracy": lambda record, first: first},
@@ -94,6 +96,11 @@ class RemainderTask:
     @staticmethod
     def _id(item: Id, skipped: int) -> Id:
         return f"{item}/{skipped}" if skipped else item
+
+
+def by_lengths(variants: Sequence[T]) -> T | RemainderTask:
+    """The task, by the remainders of its prompts' lengths where it has several variants."""
+    return RemainderTask(variants) if len(variants) > 1 else variants[0]
 
 
 def by_remainder(
