@@ -211,7 +211,9 @@ def _opened(path: Path) -> TextRows | None:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             return TextRows(
-                *(arrays[key].astype(np.int64) for key in ("rows", "bytes", "documents")),
+                arrays["rows"].astype(np.int64),
+                arrays["bytes"],
+                arrays["documents"],
                 about["documents_of"],
                 tuple(about["notes"]),
             )

@@ -140,8 +140,8 @@ class ActiveBatch:
         model, settings, pad = self._decoder.model, self._settings, self._pad
         prompts = [sample.prompt for sample in added]
         patch = model.codec.config.patch_size
-        prompts = aligned_prompts(prompts, settings.split_patch, patch)
-        texts = padded_prompts(prompts, settings.first_block, model.tokens_per_block, pad=pad)
+        aligned = aligned_prompts(prompts, settings.split_patch, patch)
+        texts = padded_prompts(aligned, settings.first_block, model.tokens_per_block, pad=pad)
         fills = complete_patches(model, texts, settings, stream=stream, pad=pad)
         for sample, text, fill in zip(added, texts, fills, strict=True):
             sample.extend(fill)

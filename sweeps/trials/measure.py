@@ -73,26 +73,25 @@ def continuation_metrics(
     over documents, chrF, seconds for each new token and network evaluations for each new token;
     and what is measured by the remainder of a prompt's length, where that is asked for.
     """
-    task = by_lengths(
-        [
-            ContinuationTask(
-                rows_NL,
-                settings.prompt_tokens,
-                settings.generation,
-                seed=VALIDATION_SEED,
-                documents_N=documents_N,
-                skipped=skipped,
-            )
-            for skipped in range(settings.prompt_remainders)
-        ]
-    )
-    new_tokens = task.settings.max_new_tokens
+    variants = [
+        ContinuationTask(
+            rows_NL,
+            settings.prompt_tokens,
+            settings.generation,
+            seed=VALIDATION_SEED,
+            documents_N=documents_N,
+            skipped=skipped,
+        )
+        for skipped in range(settings.prompt_remainders)
+    ]
+    task, generation = by_lengths(variants), variants[0].settings
+    new_tokens = generation.max_new_tokens
     began = time.perf_counter()
     records = dict(task.answer(evaluated, task.ids(), GENERATION_BATCH))
     seconds = time.perf_counter() - began
     summary = task.summary(records).metrics
     evaluations = evaluated.family.generation_evaluations(
-        evaluated.model, task.settings, settings.prompt_tokens
+        evaluated.model, generation, settings.prompt_tokens
     )
     metrics = {
         "first_token_accuracy": summary["first_token_accuracy"],

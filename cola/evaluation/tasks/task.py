@@ -83,7 +83,7 @@ def sample_id(item: Id) -> int:
     return int.from_bytes(hashlib.blake2b(str(item).encode(), digest_size=7).digest(), "little")
 
 
-def document_sums(documents: Iterable[Id], *values: Sequence[float]) -> list[list[float | Id]]:
+def document_sums(documents: Iterable[Id], *values: Iterable[float]) -> list[list[float | Id]]:
     """[document, sum of each of the values over its items] a document, in the items' order: what
     two models are compared by, document by document."""
     sums: dict[Id, list[float]] = {}
