@@ -10,6 +10,8 @@ import pandas as pd
 
 from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
+from analysis.held_out_sets.contexts import NOTE as CONTEXTS
+from analysis.held_out_sets.contexts import context_sentences, context_table
 from analysis.held_out_sets.measured import TextResult, texts_of
 from analysis.held_out_sets.page import NOTE, text_sentences, text_table
 from analysis.plotting.remainders import EXPLANATION as REMAINDERS
@@ -58,7 +60,7 @@ def page(
     fits, final, compute = found.fits, found.final, found.compute
     targets = list(targets) or [BEYOND * float(final["budget"].max())]
     imported = is_imported(frames.runs)
-    on_texts = results_on_texts(frames)
+    on_texts, largest = results_on_texts(frames), largest_runs(frames, found.labels)
     return {
         "study": study,
         "verdict": verdict(found, frames.points, frames.split),
@@ -89,6 +91,9 @@ def page(
         "texts": text_table(on_texts, found.labels),
         "text_sentences": text_sentences(on_texts, found.labels),
         "text_note": NOTE,
+        "contexts": context_table(largest),
+        "context_sentences": context_sentences(largest),
+        "context_note": CONTEXTS,
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
         "samples": sample_groups(frames.samples, found.labels),
         "warnings": found.warnings,
@@ -105,6 +110,21 @@ def finished_metrics(frames: StudyFrames) -> list[tuple[str, dict[str, float]]]:
     return [
         (str(run["name"]), frames.metrics.get(str(run["run_id"]), {}))
         for _, run in finished.iterrows()
+    ]
+
+
+def largest_runs(
+    frames: StudyFrames, labels: dict[str, str]
+) -> list[tuple[str, str, dict[str, float]]]:
+    """Label, kind of the NLL and metrics of each curve's first finished run of its largest budget."""
+    finished = frames.runs[frames.runs["status"] == "finished"]
+    firsts = [
+        (variant, runs.sort_values("budget", ascending=False, kind="stable").iloc[0])
+        for variant, runs in by_curve(finished)
+    ]
+    return [
+        (labels[variant], str(run["nll_kind"]), frames.metrics.get(str(run["run_id"]), {}))
+        for variant, run in firsts
     ]
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +110,21 @@ def text_rows(
             has not the content of this `fingerprint`.
         StorageError: the folder cannot be written.
     """
-    parts = [fingerprint, data.meta["fingerprint"], sequences]
+
+    def cut() -> TextRows:
+        _check_content(name, text, fingerprint)
+        return _cut(name, text, data, sequences=sequences)
+
+    return kept_rows(data, [fingerprint, sequences], cut)
+
+
+def kept_rows(data: PreparedData, parts: list[str | int], cut: Callable[[], TextRows]) -> TextRows:
+    """What `cut` gives, kept beside the prepared corpus under the corpus' fingerprint and `parts`.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    parts = [data.meta["fingerprint"], *parts]
     key = hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:24]
     path = data.folder.parent / f"held-out-{key}.npz"
     found = _opened(path)
@@ -119,8 +133,7 @@ def text_rows(
             with file_lock(path.with_suffix(".lock")):
                 found = _opened(path)
                 if found is None:
-                    _check_content(name, text, fingerprint)
-                    found = _cut(name, text, data, sequences=sequences)
+                    found = cut()
                     _keep(path, found)
         except OSError as error:
             raise StorageError(

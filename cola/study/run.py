@@ -91,6 +91,12 @@ class EvaluationSpec(Spec):
         "Bits per byte of `validation_sequences` sequences of each, and with the task "
         "`predictive` its scores.",
     )
+    context_lengths: tuple[PositiveInt, ...] = Field(
+        default=(),
+        description="Lengths above `data.sequence_length` at which each finished model is measured "
+        "on longer sequences of the test split: likelihood within and beyond the length of "
+        "training, and continuations of whole prompts against those cut to that length.",
+    )
     prompt_remainders: int = Field(
         default=1,
         ge=1,
@@ -121,7 +127,7 @@ class EvaluationSpec(Spec):
             values.pop("task_selection", None)
         if self.predictive == PredictiveSpec() and "predictive" not in self.tasks:
             values.pop("predictive", None)
-        for key in ("held_out", "prompt_remainders"):
+        for key in ("held_out", "context_lengths", "prompt_remainders"):
             if getattr(self, key) == type(self).model_fields[key].default:
                 values.pop(key, None)
         return values
@@ -130,6 +136,16 @@ class EvaluationSpec(Spec):
     def held_out_sequences(self) -> int:
         """Sequences of each further text that measurements ask for."""
         return max(self.validation_sequences, self.predictive_prompts)
+
+    def sequences_of(self, length: int, trained: int) -> int:
+        """Sequences of a longer length whose likelihood is measured: as many tokens as of the
+        validation sequences, at least one."""
+        return max(1, self.validation_sequences * trained // length)
+
+    def new_tokens_of_contexts(self, trained: int) -> int:
+        """Tokens that are asked for at the end of longer sequences: they leave half of the training
+        length for a prompt that is cut to it."""
+        return min(self.generation.max_new_tokens, max(1, trained // 2))
 
     @field_validator("held_out")
     @classmethod

@@ -57,6 +57,12 @@ def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:
             f"evaluation.prompt_tokens={prompt} must be less than data.sequence_length={length} "
             "for the tasks continuation and speed"
         )
+    for longer in evaluation.context_lengths:
+        if longer <= length:
+            raise ValueError(
+                f"evaluation.context_lengths: {longer} is not above data.sequence_length={length}; "
+                "it is for lengths beyond those of training"
+            )
     skipped = evaluation.prompt_remainders - 1
     asked = set(PROMPTED_TASKS) & set(evaluation.tasks)
     if skipped and not asked:

@@ -164,11 +164,11 @@ def sample_flops(spec: RunSpec) -> float:
 def task_flops(spec: RunSpec) -> float:
     """FLOPs of the finished model's tasks, which one worker answers.
 
-    From above: prompts of `prompt_tokens`, and answers of the greatest length; with the likelihood
-    and predictive scores of further held-out texts.
+    From above: prompts of `prompt_tokens`, and answers of the greatest length; with measurements on
+    further held-out texts and at lengths beyond training.
     """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    family, total = definition_of(spec.family), held_out_flops(spec)
+    family, total = definition_of(spec.family), held_out_flops(spec) + context_flops(spec)
     for task in settings.tasks:
         if task == "predictive":
             total += settings.prompt_remainders * predictive_flops(spec)
@@ -196,6 +196,21 @@ def held_out_flops(spec: RunSpec) -> float:
     if not count:
         return 0.0
     return (count + 1) * evaluation_flops(spec) + count * predictive_flops(spec)
+
+
+def context_flops(spec: RunSpec) -> float:
+    """FLOPs of the finished model's measurements at lengths beyond training; 0 without any."""
+    settings, trained, total = spec.evaluation, spec.data.sequence_length, 0.0
+    family = definition_of(spec.family)
+    for length in settings.context_lengths:
+        flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
+        total += settings.sequences_of(length, trained) * length * flops.total
+        new = settings.new_tokens_of_contexts(trained)
+        generation = settings.generation.model_copy(update={"max_new_tokens": new})
+        for context in (length, trained):
+            made = family.generation_flops_per_token(spec.model, generation, context - new)
+            total += settings.task_items * new * made.total
+    return total
 
 
 def predictive_flops(spec: RunSpec) -> float:

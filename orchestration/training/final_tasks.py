@@ -22,7 +22,7 @@ from cola.files import write_atomically
 from cola.records import VALIDATION_SEED, Metric
 from cola.study import RunSpec
 from orchestration.state.paths import RunFolder
-from orchestration.training.held_out_sets import held_out_metrics
+from orchestration.training.held_out_sets import context_metrics, held_out_metrics
 from orchestration.training.task_items import item_loader
 
 ROWS_AT_ONCE = 16  # chosen: items of one forward pass
@@ -48,7 +48,7 @@ def task_metrics(
     """
     settings, folder = run.evaluation, RunFolder(run_folder).answers
     shutil.rmtree(folder, ignore_errors=True)
-    if not (settings.tasks or settings.held_out):
+    if not (settings.tasks or settings.held_out or settings.context_lengths):
         return {}
     evaluated = EvaluatedModel(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
@@ -64,17 +64,19 @@ def task_metrics(
             tasks, answers, folder, about=about, progress=lambda task, done, total: keep_alive()
         )
     )
-    on_texts = held_out_metrics(
-        evaluated,
-        run,
-        data=data,
-        folder=folder / "held-out",
-        about=about,
-        rows=ROWS_AT_ONCE,
-        keep_alive=keep_alive,
-    )
+    metrics = metrics_of(results)
+    for measure, name in ((held_out_metrics, "held-out"), (context_metrics, "contexts")):
+        metrics |= measure(
+            evaluated,
+            run,
+            data=data,
+            folder=folder / name,
+            about=about,
+            rows=ROWS_AT_ONCE,
+            keep_alive=keep_alive,
+        )
     collect_results(run_folder)
-    return metrics_of(results) | on_texts
+    return metrics
 
 
 def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:
