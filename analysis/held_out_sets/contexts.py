@@ -9,13 +9,12 @@ from analysis.plotting.page_table import Column, Table, table
 from cola.records import OWN_TEXT, Metric
 
 NOTE = (
-    "Of each curve's first largest run, on sequences of the test split that are longer than those of "
-    "training, so all of this is beyond training. They are packed as in training: one may hold "
+    "Of each curve's first largest run, on sequences of the test split that are longer than those "
+    "of training, so all of this is beyond training. They are packed as in training: one may hold "
     "several documents. Within is the second half of the training length, beyond all places behind "
-    "it; a family that does not say what each place costs has neither. Continuations are of the same "
-    "last tokens: behind the whole prompt, and behind its last tokens, as many as training knows. ± "
-    "of a difference is half of its 95% interval over documents, else the standard error. A curve "
-    "that is not in the table was not measured at that length."
+    "it; a family that does not say what each place costs has neither. Continuations are of the "
+    "same last tokens: behind the whole prompt, and behind its last tokens, as many as training "
+    "knows. ± of a difference is half of its 95% interval over documents, else the standard error."
 )
 BITS = re.compile(
     re.escape(Metric.held_out(f"{OWN_TEXT}/LENGTH", "likelihood", "bits_per_byte")).replace(
@@ -52,8 +51,14 @@ def context_table(runs: Measured) -> Table | None:
 
 
 def context_sentences(runs: Measured) -> list[str]:
-    """Whether each run pays more beyond the training length, and whether longer prompts help."""
-    return [
+    """Whether each run pays more beyond the training length, and whether longer prompts help; and
+    which curves were not measured."""
+    absent = [
+        f"Not measured at {length:,} tokens: {', '.join(others)}."
+        for length in sorted({length for _, _, metrics in runs for length in lengths_of(metrics)})
+        if (others := [label for label, _, found in runs if length not in lengths_of(found)])
+    ]
+    return absent + [
         sentence
         for label, _, metrics in runs
         for length in lengths_of(metrics)

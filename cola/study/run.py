@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
-from cola.families.registry import union_of
+from cola.families.registry import definition_of, union_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, OWN_TEXT, TaskSelection
 from cola.spec.base import SparseSpec, Spec, canonical_json, check_distinct
 from cola.spec.data import DataSpec, HeldOutText, drop_places
@@ -220,6 +220,13 @@ class RunSpec(SparseSpec):
         for text in values["evaluation"].get("held_out", {}).values():
             drop_places(text)
         return values
+
+    @property
+    def readable_lengths(self) -> list[int]:
+        """Those of `evaluation.context_lengths` that the model can read."""
+        longest = definition_of(self.family).longest_sequence(self.model)
+        lengths = self.evaluation.context_lengths
+        return [length for length in lengths if longest is None or length <= longest]
 
     @property
     def steps(self) -> int:

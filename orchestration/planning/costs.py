@@ -202,7 +202,7 @@ def context_flops(spec: RunSpec) -> float:
     """FLOPs of the finished model's measurements at lengths beyond training; 0 without any."""
     settings, trained, total = spec.evaluation, spec.data.sequence_length, 0.0
     family = definition_of(spec.family)
-    for length in settings.context_lengths:
+    for length in spec.readable_lengths:
         flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
         total += settings.sequences_of(length, trained) * length * flops.total
         new = settings.new_tokens_of_contexts(trained)

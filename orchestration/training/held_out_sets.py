@@ -117,13 +117,14 @@ def context_metrics(
     rows: int,
     keep_alive: Callable[[], None],
 ) -> dict[str, float]:
-    """Metrics of sequences of the study's own text that are longer than those of training.
+    """Metrics of sequences of the study's own text that are longer than those of training, as far
+    as the model can read them.
 
     The likelihood within and beyond the training length, and continuations at the end: of the whole
     prompt, and of its last tokens, as many as training knows.
     """
     metrics, trained = dict[str, float](), run.data.sequence_length
-    for length in run.evaluation.context_lengths:
+    for length in run.readable_lengths:
         likelihood, continuation = context_tasks(run, data, length)
         found = list[TaskResult]()
         for context, tasks in ((length, [likelihood, continuation]), (trained, [continuation])):
