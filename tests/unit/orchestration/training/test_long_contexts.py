@@ -76,9 +76,7 @@ def test_a_model_is_measured_within_and_beyond_its_length(
 def test_lengths_are_beyond_training_and_cost_flops(tiny_study: dict[str, Any]) -> None:
     assert task_flops(run_of(tiny_study, context_lengths=[64])) > 0
     assert task_flops(run_of(tiny_study)) == 0
-    with pytest.raises(
-        SpecError, match=r"context_lengths: 32 is not above data\.sequence_length=32"
-    ):
+    with pytest.raises(SpecError, match="context_lengths: 32 is not above"):
         run_of(tiny_study, context_lengths=[32])
     with pytest.raises(SpecError, match=r"context_lengths=68 must be a multiple of families\.cola"):
         run_of(tiny_study, "cola", context_lengths=[68])
