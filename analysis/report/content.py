@@ -116,7 +116,7 @@ def finished_metrics(frames: StudyFrames) -> list[tuple[str, dict[str, float]]]:
 def largest_runs(
     frames: StudyFrames, labels: dict[str, str]
 ) -> list[tuple[str, str, dict[str, float]]]:
-    """Label, kind of the NLL and metrics of each curve's first finished run at its largest budget."""
+    """Label, kind of the NLL and metrics of each curve's first finished run of most budget."""
     finished = frames.runs[frames.runs["status"] == "finished"]
     firsts = [
         (variant, runs.sort_values("budget", ascending=False, kind="stable").iloc[0])
