@@ -87,9 +87,10 @@ class EvaluationSpec(Spec):
     held_out: dict[TextName, HeldOutText] = Field(
         default={},
         description="Further texts by name, on which each finished model is measured beside the "
-        "study's own test split: other domains, languages, or the test text with typing errors. "
-        "Bits per byte of `validation_sequences` sequences of each, and with the task "
-        "`predictive` its scores.",
+        "study's own test split: other domains or languages, each as `data.corpus` has one, or "
+        "the test text with typing errors, `{source: perturbed, rate: 0.03, seed: 0}`, where "
+        "`rate` is their share of letters and digits. Bits per byte of `validation_sequences` "
+        "sequences of each, and with the task `predictive` its scores.",
     )
     context_lengths: tuple[PositiveInt, ...] = Field(
         default=(),
