@@ -85,6 +85,8 @@ def check_apart(data: DataSpec, texts: Mapping[str, HeldOutText]) -> None:
     Raises:
         SpecError: naming the text, and the file where it is one.
     """
+    if not texts:
+        return
     trained = _files_of(data.corpus, "data.corpus.paths")
     for name, text in texts.items():
         if isinstance(text, PerturbedText):

@@ -82,7 +82,11 @@ class RemainderTask:
         clusters_I = cluster_numbers(items, whole.clusters)
         left_over_KI = np.array([[part[item]["prompt_tokens"] for item in items] for part in parts])
         left_over_KI %= len(parts)
+        # A prompt that the context cuts has one length, whatever was left out of it.
+        each_I = (np.sort(left_over_KI, axis=0) == np.arange(len(parts))[:, None]).all(axis=0)
         metrics = dict(whole.metrics)
+        if not each_I.any():
+            return whole
         for name, measure in MEASURES[self.name].items():
             values_KI = np.array(
                 [
@@ -90,7 +94,12 @@ class RemainderTask:
                     for part, result in zip(parts, results, strict=True)
                 ]
             )
-            metrics |= by_remainder(name, values_KI, left_over_KI, clusters_I=clusters_I)
+            metrics |= by_remainder(
+                name,
+                values_KI[:, each_I],
+                left_over_KI[:, each_I],
+                clusters_I=clusters_I[each_I],
+            )
         return replace(whole, metrics=metrics)
 
     @staticmethod
