@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from cola.data import PreparedData
+from cola.evaluation.held_out.contexts import context_metrics
+from cola.evaluation.held_out.texts import held_out_metrics
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.catalog import held_out, make_tasks
 from cola.evaluation.tasks.evaluate import answer_locally, evaluate_tasks
@@ -22,7 +24,6 @@ from cola.files import write_atomically
 from cola.records import VALIDATION_SEED, Metric
 from cola.study import RunSpec
 from orchestration.state.paths import RunFolder
-from orchestration.training.held_out_sets import context_metrics, held_out_metrics
 from orchestration.training.task_items import item_loader
 
 ROWS_AT_ONCE = 16  # chosen: items of one forward pass
