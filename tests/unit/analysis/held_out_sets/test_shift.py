@@ -74,8 +74,8 @@ def test_the_page_says_which_family_loses_more() -> None:
     table = text_table(results, labels)
     assert table is not None
     assert [row[:2] for row in table.rows] == [
-        ["own", "AR"],
-        ["own", "Cola DLM (2 seeds)"],
+        ["own test text", "AR"],
+        ["own test text", "Cola DLM (2 seeds)"],
         ["typos", "AR"],
         ["typos", "Cola DLM (2 seeds)"],
     ]
