@@ -14,17 +14,9 @@ SCHEMA_VERSION = "1"
 
 # Tasks of `cola evaluate`: the release's few-shot ones, two corrected, and those of held-out text.
 FEW_SHOT_TASKS = (
-    "lambada",
-    "mmlu",
-    "siqa",
-    "squad",
-    "story_cloze",
-    "obqa",
-    "race",
-    "hellaswag",
-    "siqa_context",
-    "squad_f1",
-)
+    "lambada", "mmlu", "siqa", "squad", "story_cloze", "obqa", "race", "hellaswag",
+    "siqa_context", "squad_f1",
+)  # fmt: skip
 FEW_SHOT_NEW_TOKENS = 32
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
@@ -35,14 +27,9 @@ TaskSelection = Literal["stratified", "first"]
 # that was missed moved runs of the demo's size by 0.002 to 0.03.
 EXPORTED_NLL_TOLERANCE = 1e-3
 IN_DOMAIN_TASKS = (
-    "likelihood",
-    "cloze",
-    "predictive",
-    "continuation",
-    "infilling",
-    "unconditional",
-    "speed",
-)
+    "likelihood", "cloze", "predictive", "continuation", "infilling", "unconditional", "speed",
+)  # fmt: skip
+OWN_TEXT = "own"  # the study's test split, among the texts of `evaluation.held_out`
 
 # Losses of guesses without a model, the worst first, and of the source that generated text is from.
 REFERENCE_LINES = ("uniform", "unigram", "bigram", "truth")
@@ -221,6 +208,11 @@ class Metric:
         return f"eval/{task}/{name}"
 
     @staticmethod
+    def held_out(text: str, task: str, name: str) -> str:
+        """A measurement of the finished model by a task on a further held-out text."""
+        return f"held_out/{text}/{task}/{name}"
+
+    @staticmethod
     def accuracy(task: str) -> str:
         """Accuracy (0 to 1) of the finished model on a task."""
         return Metric.task(task, "accuracy")
@@ -276,6 +268,11 @@ class SampleRecord(BaseModel):
 
 
 KINDS: tuple[NllKind, ...] = ("exact", "bound", "estimate")  # the strongest first
+
+
+def of_remainders(name: str) -> bool:
+    """Whether a task's measurement is one by the remainder of its prompts' lengths."""
+    return "_at_remainder_" in name or "_gain_divisible_by_" in name
 
 
 def weakest_kind(kinds: Iterable[NllKind]) -> NllKind:

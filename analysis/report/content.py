@@ -12,7 +12,14 @@ from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
 from analysis.generation_frontier.content import frontier_content
 from analysis.generation_frontier.record import Frontier
+from analysis.held_out_sets.contexts import NOTE as CONTEXTS
+from analysis.held_out_sets.contexts import context_sentences, context_table
+from analysis.held_out_sets.measured import TextResult, texts_of
+from analysis.held_out_sets.page import NOTE, text_sentences, text_table
+from analysis.plotting.remainders import EXPLANATION as REMAINDERS
+from analysis.plotting.remainders import remainder_table
 from analysis.plotting.structure import EXPLANATION, structure_table
+from analysis.plotting.variants import by_curve
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
 from analysis.report.findings import Findings
@@ -56,6 +63,7 @@ def page(
     fits, final, compute = found.fits, found.final, found.compute
     targets = list(targets) or [BEYOND * float(final["budget"].max())]
     imported = is_imported(frames.runs)
+    on_texts, largest = results_on_texts(frames), largest_runs(frames, found.labels)
     return {
         "study": study,
         "verdict": verdict(found, frames.points, frames.split),
@@ -78,9 +86,17 @@ def page(
         "latents": latent_table(frames.runs),
         "structure": structure_table("run", finished_metrics(frames)),
         "structure_note": EXPLANATION,
+        "remainders": remainder_table("run", finished_metrics(frames)),
+        "remainder_note": REMAINDERS,
         "diagnostics": diagnostic_table(frames.diagnostics),
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
+        "texts": text_table(on_texts, found.labels),
+        "text_sentences": text_sentences(on_texts, found.labels),
+        "text_note": NOTE,
+        "contexts": context_table(largest),
+        "context_sentences": context_sentences(largest),
+        "context_note": CONTEXTS,
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
         "generation": frontier_content(generation),
         "samples": sample_groups(frames.samples, found.labels),
@@ -99,6 +115,30 @@ def finished_metrics(frames: StudyFrames) -> list[tuple[str, dict[str, float]]]:
         (str(run["name"]), frames.metrics.get(str(run["run_id"]), {}))
         for _, run in finished.iterrows()
     ]
+
+
+def largest_runs(
+    frames: StudyFrames, labels: dict[str, str]
+) -> list[tuple[str, str, dict[str, float]]]:
+    """Label, kind of the NLL and metrics of each curve's first finished run of most budget."""
+    finished = frames.runs[frames.runs["status"] == "finished"]
+    firsts = [
+        (variant, runs.sort_values("budget", ascending=False, kind="stable").iloc[0])
+        for variant, runs in by_curve(finished)
+    ]
+    return [
+        (labels[variant], str(run["nll_kind"]), frames.metrics.get(str(run["run_id"]), {}))
+        for variant, run in firsts
+    ]
+
+
+def results_on_texts(frames: StudyFrames) -> dict[str, dict[str, TextResult]]:
+    """What each curve's largest runs measured on further held-out texts, by curve and text."""
+    of_curve = {
+        variant: [frames.results[run] for run in runs["run_id"] if run in frames.results]
+        for variant, runs in by_curve(frames.runs)
+    }
+    return {variant: texts_of(recorded) for variant, recorded in of_curve.items() if recorded}
 
 
 def sample_groups(

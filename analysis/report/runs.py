@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
@@ -26,6 +27,7 @@ from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
+    OWN_TEXT,
     SCHEMA_VERSION,
     Artifact,
     Kind,
@@ -59,7 +61,8 @@ CURVE_METRICS = {
 class StudyFrames:
     """A study as tables: one row a run, an evaluation, a training log line, a diagnostic.
 
-    `split`: what the final scores are of.
+    `split`: what the final scores are of. `results` are of tasks, by run_id, of each curve's
+    largest runs that were measured on further held-out texts.
     """
 
     runs: pd.DataFrame
@@ -72,6 +75,7 @@ class StudyFrames:
     notes: list[str] = field(default_factory=list)
     split: Split = "validation"
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # last values, by run_id
+    results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     specification: str = ""  # the study's YAML, as its driver recorded it; empty where it has not
 
     @property
@@ -140,6 +144,7 @@ def _read(study: str, client: Any, address: Address, cache: Path | None) -> Stud
         notes=notes + split_notes,
         split=split,
         metrics=last,
+        results=_results(client, runs, last, own=own),
         specification="".join(texts),
     )
 
@@ -321,6 +326,20 @@ def _artifacts(
             text = _artifact(client, run["run_id"], Artifact.ENVIRONMENT, own=own)
             environment = json.loads(text) if text else {}
     return samples, environment
+
+
+def _results(
+    client: Any, runs: pd.DataFrame, metrics: dict[str, dict[str, float]], *, own: Path | None
+) -> dict[str, list[dict[str, Any]]]:
+    """See `StudyFrames.results`."""
+    known = Metric.held_out(OWN_TEXT, "likelihood", "bits_per_byte")
+    measured = [known in metrics[run] for run in runs["run_id"]]
+    chosen = runs[(runs["status"] == "finished") & np.array(measured, dtype=bool)]
+    largest = chosen[chosen["budget"] == chosen.groupby("variant")["budget"].transform("max")]
+    texts = {
+        str(run): _artifact(client, run, Artifact.EVALUATION, own=own) for run in largest["run_id"]
+    }
+    return {run: json.loads(text) for run, text in texts.items() if text}
 
 
 def _own_artifacts(store: Path | None, study: str) -> Path | None:

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.plotting.metric_names import metric_label
 from analysis.plotting.page_table import Column, Table, table
 from cola.families.registry import IMPORTED, definition_of
+from cola.records import of_remainders
 
 # Shown in per cent.
 SHARES = (
@@ -74,7 +75,7 @@ def task_table(evaluations: pd.DataFrame, labels: Mapping[str, str]) -> Table | 
         {"task": task, "measurement": metric_label(metric)}
         | {f"of {variant}": _cell(values[variant], task, metric) for variant in shown}
         for task, metric in keys.itertuples(index=False)
-        if metric not in BESIDE
+        if metric not in BESIDE and not of_remainders(metric)
     ]
     columns = [
         Column("task", "task"),

@@ -11,6 +11,8 @@ import pandas as pd
 
 from analysis.plotting.embedding import embedded
 from analysis.plotting.page_table import Column, Table, table
+from analysis.plotting.remainders import EXPLANATION as REMAINDERS
+from analysis.plotting.remainders import remainder_table
 from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.plotting.templates import render
 from analysis.sweep_report.answers import (
@@ -66,6 +68,8 @@ def write_sweep_report(folder: Path) -> Path:
         "trials": trial_table(frames),
         "structure": structure_table("point", measured_points(frames)),
         "structure_note": EXPLANATION,
+        "remainders": remainder_table("point", measured_points(frames)),
+        "remainder_note": REMAINDERS,
         "excluded": [
             {"arm": arm.name, "count": count, "reason": reason}
             for arm in frames.arms

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cola.data.corpus_files import CorpusFile, list_files, walk
+from cola.data.corpus_files import PATHS, CorpusFile, list_files, listing_of, walk
 from cola.data.formats import format_of
 from cola.data.hub import local_folder
-from cola.data.sources import PIECE_CHARACTERS
+from cola.data.sources import PIECE_CHARACTERS, Corpus
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
 from cola.files import sha256_of
@@ -43,30 +43,39 @@ def source_fingerprint(spec: DataSpec) -> str:
     Raises:
         SpecError: when files are missing, none is found, or too much would be left out.
     """
-    corpus: dict[str, Any] = spec.corpus.model_dump(mode="json", exclude={"paths", "streaming"})
-    folder = local_folder(spec.corpus)
-    if isinstance(spec.corpus, LocalFiles):
-        corpus["files"] = _contents(list_files(spec.corpus).files)
-        corpus["reader"] = READER_VERSION
-    elif isinstance(spec.corpus, PythonStdlib):
-        corpus["files"] = _contents(list_files(spec.corpus).files, by_name=True)
-        corpus["python"] = platform.python_version()
-    elif isinstance(spec.corpus, GeneratedText):
-        corpus["beginning"] = _beginning(spec.corpus)
-    elif folder is not None:
-        del corpus["name"]
-        corpus["files"] = _contents(_dataset_files(folder), by_name=True)
-        corpus["reader"] = READER_VERSION
     values = {
         "format": FORMAT_VERSION,
         "piece_characters": PIECE_CHARACTERS,
-        "corpus": corpus,
+        "corpus": corpus_identity(spec.corpus),
         "tokenizer": _tokenizer_identity(spec),
         "sequence_length": spec.sequence_length,
         "validation_fraction": spec.validation_fraction,
         "held_out": HELD_OUT_VERSION,
     }
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+def corpus_identity(corpus: Corpus, key: str = PATHS) -> dict[str, Any]:
+    """What of `source_fingerprint` is the corpus' own; `key` is the one that names its files.
+
+    Raises:
+        SpecError: when files are missing, none is found, or too much would be left out.
+    """
+    values: dict[str, Any] = corpus.model_dump(mode="json", exclude={"paths", "streaming"})
+    folder = local_folder(corpus)
+    if isinstance(corpus, LocalFiles):
+        values["files"] = _contents(listing_of(corpus.paths, key).files)
+        values["reader"] = READER_VERSION
+    elif isinstance(corpus, PythonStdlib):
+        values["files"] = _contents(list_files(corpus).files, by_name=True)
+        values["python"] = platform.python_version()
+    elif isinstance(corpus, GeneratedText):
+        values["beginning"] = _beginning(corpus)
+    elif folder is not None:
+        del values["name"]
+        values["files"] = _contents(_dataset_files(folder), by_name=True)
+        values["reader"] = READER_VERSION
+    return values
 
 
 @lru_cache(maxsize=8)

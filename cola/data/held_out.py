@@ -71,16 +71,23 @@ class HeldOutText:
             file.write(values.astype(_STREAM).tobytes())
 
     def deal_out(
-        self, folder: Path, sequence_length: int, dtype: str, *, eos_token_id: int
+        self,
+        folder: Path,
+        sequence_length: int,
+        dtype: str,
+        *,
+        eos_token_id: int,
+        divided_at: int | None = None,
     ) -> tuple[dict[str, PackedWriter], dict[str, Any]]:
         """Write both splits into `folder`: their writers, and how they were divided.
 
         The latter has `rule` (see `NOTES`), `documents` of the held-out text, and for each split
         `pieces` that begin in it and `clusters`: documents, or what stands for them by that rule.
+        `divided_at`: the text is divided as for sequences of so many tokens (None: of these).
         """
         for file in self._files:
             file.flush()
-        segments = self._segments(sequence_length)
+        segments = self._segments(divided_at or sequence_length)
         ids_T, lengths_T = (
             np.memmap(path, dtype=_STREAM, mode="r") if self.tokens else np.zeros(0, _STREAM)
             for path in self._paths

@@ -31,6 +31,7 @@ __all__ = [
     "PIECE_CHARACTERS",
     "Piece",
     "ReadCounts",
+    "corpus_pieces",
     "read_file_pieces",
     "read_pieces",
     "split_text",
@@ -59,7 +60,12 @@ def read_pieces(spec: DataSpec, counts: ReadCounts) -> Iterator[Piece]:
         SpecError: when something named in the specification cannot be read, or too much of the
             corpus would be left out.
     """
-    yield from _pieces(_documents(spec.corpus, counts), counts)
+    yield from corpus_pieces(spec.corpus, counts)
+
+
+def corpus_pieces(corpus: Corpus, counts: ReadCounts, key: str = PATHS) -> Iterator[Piece]:
+    """`read_pieces` of a corpus by itself; `key` is the one that names its files."""
+    yield from _pieces(_documents(corpus, counts, key), counts)
 
 
 def read_file_pieces(
@@ -103,15 +109,18 @@ def split_text(blocks: Iterable[str]) -> Iterator[str]:
         yield pending
 
 
-def _documents(corpus: Corpus, counts: ReadCounts) -> Iterator[Iterable[str]]:
+def _documents(corpus: Corpus, counts: ReadCounts, key: str) -> Iterator[Iterable[str]]:
     if isinstance(corpus, HuggingFaceDataset):
         yield from dataset_documents(corpus, counts)
         return
     if isinstance(corpus, GeneratedText):
         yield from ([text] for text in generated_documents(corpus))
         return
-    text_field = corpus.text_field if isinstance(corpus, LocalFiles) else ""
-    yield from _file_documents(readable_files(corpus), text_field, counts, key=PATHS)
+    if isinstance(corpus, LocalFiles):
+        listing = without_binaries(listing_of(corpus.paths, key), key)
+        yield from _file_documents(listing, corpus.text_field, counts, key=key)
+        return
+    yield from _file_documents(readable_files(corpus), "", counts, key=key)
 
 
 def _file_documents(

@@ -24,6 +24,7 @@ from cola.sampling.continuous_batching import (
     check_rows,
 )
 from cola.sampling.first_block import (
+    aligned_prompts,
     complete_patches,
     encode_prompts,
     nothing_known,
@@ -138,7 +139,9 @@ class ActiveBatch:
             return []
         model, settings, pad = self._decoder.model, self._settings, self._pad
         prompts = [sample.prompt for sample in added]
-        texts = padded_prompts(prompts, settings.first_block, model.tokens_per_block, pad=pad)
+        patch = model.codec.config.patch_size
+        aligned = aligned_prompts(prompts, settings.split_patch, patch)
+        texts = padded_prompts(aligned, settings.first_block, model.tokens_per_block, pad=pad)
         fills = complete_patches(model, texts, settings, stream=stream, pad=pad)
         for sample, text, fill in zip(added, texts, fills, strict=True):
             sample.extend(fill)

@@ -2,7 +2,8 @@
 
 A block is denoised as a whole, but a prompt need not fill whole blocks. Latents whose tokens are
 all known are pinned (model.md, Eq. 21; `GenerationSpec.first_block` selects how). A prompt whose
-end splits a patch (patch_size > 1) is first completed to the patch's end, see `complete_patches`.
+end splits a patch (patch_size > 1) is first completed to the patch's end, see `complete_patches`,
+or moved to it (`GenerationSpec.split_patch`), see `aligned_prompts`.
 Shapes: B batch, L tokens, s latents a block, d latent width, P tokens a block, m latents of whole
 blocks, k latents of the blocks that hold something known, K = k / s * P their tokens, V vocabulary.
 """
@@ -91,6 +92,16 @@ def nothing_known(model: LatentModel, rows: int) -> KnownBlock:
         torch.full((rows, model.tokens_per_block), UNKNOWN, device=device),
         anything=False,
     )
+
+
+def aligned_prompts(prompts: Sequence[Sequence[int]], strategy: str, patch: int) -> list[list[int]]:
+    """The prompts, with the strategy `shift` without the first tokens that would make their ends
+    split a patch; one that does not fill a patch stays."""
+    if strategy != "shift":
+        return [list(prompt) for prompt in prompts]
+    return [
+        list(prompt[len(prompt) % patch :] if len(prompt) > patch else prompt) for prompt in prompts
+    ]
 
 
 def padded_prompts(

@@ -132,6 +132,30 @@ Corpus = Annotated[
 ]
 
 
+class PerturbedText(Spec):
+    """The study's own test text with seeded typing errors, sequence by sequence."""
+
+    source: Literal["perturbed"] = Field(
+        default="perturbed", description="The study's own test text with seeded typing errors."
+    )
+    rate: float = Field(
+        default=0.03,
+        gt=0,
+        le=0.5,
+        description="Share of letters and digits that are mistyped: another one in its place, "
+        "swapped with the next, another one before it, or left out, which only makes up for one "
+        "that was put in.",
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of the errors.")
+
+
+# Text that finished models are measured on beside the study's own test split.
+HeldOutText = Annotated[
+    PythonStdlib | LocalFiles | HuggingFaceDataset | GeneratedText | PerturbedText,
+    Field(discriminator="source"),
+]
+
+
 class TrainedBPE(Spec):
     """Byte-level BPE trained on the corpus' training documents."""
 
@@ -233,10 +257,15 @@ class DataSpec(Spec):
         beginning with `.` or `~`) are of local folders; any other is a name on the hub.
         """
         values = self.model_dump(mode="json")
-        values["corpus"].pop("paths", None)
-        values["tokenizer"].pop("path", None)
         for part in (values["corpus"], values["tokenizer"]):
-            if str(part.get("name", "")).startswith(PATH_STARTS):
-                del part["name"]
-                part.pop("streaming", None)
+            drop_places(part)
         return values
+
+
+def drop_places(values: dict[str, Any]) -> None:
+    """Take out of a corpus' or tokenizer's plain values where its files lie."""
+    for key in ("paths", "path"):
+        values.pop(key, None)
+    if str(values.get("name", "")).startswith(PATH_STARTS):
+        del values["name"]
+        values.pop("streaming", None)

@@ -6,7 +6,7 @@ A family reads the settings that apply to it (`FamilyDefinition.generation_keys`
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -17,11 +17,13 @@ from pydantic import (
     model_validator,
 )
 
-from cola.spec.base import Spec
+from cola.spec.base import SparseSpec, Spec
 
 
-class GenerationSpec(Spec):
+class GenerationSpec(SparseSpec):
     """How text is generated."""
+
+    sparse_keys: ClassVar[tuple[str, ...]] = ("split_patch",)
 
     max_new_tokens: PositiveInt = Field(
         default=64,
@@ -57,6 +59,12 @@ class GenerationSpec(Spec):
             default="clean_repaint",
             description="How the first block is generated when the prompt fills part of it.",
         )
+    )
+    split_patch: Literal["complete", "shift"] = Field(
+        default="complete",
+        description="What is done with a prompt whose end splits a patch: `complete` has the VAE "
+        "predict the patch's missing tokens first, `shift` leaves out as many of the prompt's "
+        "first tokens as make it end with a patch.",
     )
     remasking: Literal["low_confidence", "random"] = Field(
         default="low_confidence", description="Which tokens an unmasking step masks again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -16,10 +16,10 @@ from pydantic import (
 )
 
 from cola.families.interface.specs import ModelSpec, ObjectiveSpec
-from cola.families.registry import union_of
-from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, TaskSelection
-from cola.spec.base import Spec, canonical_json, check_distinct
-from cola.spec.data import DataSpec
+from cola.families.registry import definition_of, union_of
+from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS, OWN_TEXT, TaskSelection
+from cola.spec.base import SparseSpec, Spec, canonical_json, check_distinct
+from cola.spec.data import DataSpec, HeldOutText, drop_places
 from cola.spec.inference import GenerationSpec, LikelihoodSpec, PredictiveSpec
 from cola.spec.locations import LocalPath
 from cola.spec.training import TrainingSpec
@@ -32,6 +32,7 @@ else:
     Objective = Annotated[union_of("objective"), Field(discriminator="family")]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+TextName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 TASKS = IN_DOMAIN_TASKS + FEW_SHOT_TASKS
 Task = Annotated[str, Field(json_schema_extra={"enum": list(TASKS)})]
 
@@ -92,6 +93,29 @@ class EvaluationSpec(Spec):
         "where that has as many; results are named `TASK-Kshot`. null: the release's own, 1 or 2 "
         "a task, none of LAMBADA.",
     )
+    held_out: dict[TextName, HeldOutText] = Field(
+        default={},
+        description="Further texts by name, on which each finished model is measured beside the "
+        "study's own test split: other domains or languages, each as `data.corpus` has one, or "
+        "the test text with typing errors, `{source: perturbed, rate: 0.03, seed: 0}`, where "
+        "`rate` is their share of letters and digits. Bits per byte of `validation_sequences` "
+        "sequences of each, and with the task `predictive` its scores.",
+    )
+    context_lengths: tuple[PositiveInt, ...] = Field(
+        default=(),
+        description="Lengths above `data.sequence_length` at which each finished model is measured "
+        "on longer sequences of the test split: likelihood within and beyond the length of "
+        "training, and continuations of whole prompts against those cut to that length.",
+    )
+    prompt_remainders: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Lengths of each prompt of `cloze`, `continuation` and `predictive`: all of "
+        "its tokens, without the first one, without the first two, ... 4 says by what remainder of "
+        "a length modulo 4 answers are right, as patches of 2 and 4 may split a prompt's end; 1: "
+        "whole prompts alone.",
+    )
     gap_tokens: PositiveInt = Field(
         default=16, description="Tokens of the gaps that the task `infilling` asks for."
     )
@@ -115,7 +139,35 @@ class EvaluationSpec(Spec):
             values.pop("shots", None)
         if self.predictive == PredictiveSpec() and "predictive" not in self.tasks:
             values.pop("predictive", None)
+        for key in ("held_out", "context_lengths", "prompt_remainders"):
+            if getattr(self, key) == type(self).model_fields[key].default:
+                values.pop(key, None)
         return values
+
+    @property
+    def held_out_sequences(self) -> int:
+        """Sequences of each further text that measurements ask for."""
+        return max(self.validation_sequences, self.predictive_prompts)
+
+    def sequences_of(self, length: int, trained: int) -> int:
+        """Sequences of a longer length whose likelihood is measured: as many tokens as of the
+        validation sequences, at least one."""
+        return max(1, self.validation_sequences * trained // length)
+
+    def new_tokens_of_contexts(self, trained: int) -> int:
+        """Tokens that are asked for at the end of longer sequences: they leave half of the training
+        length for a prompt that is cut to it."""
+        return min(self.generation.max_new_tokens, max(1, trained // 2))
+
+    @field_validator("held_out")
+    @classmethod
+    def _are_not_the_studys(cls, texts: dict[str, HeldOutText]) -> dict[str, HeldOutText]:
+        if OWN_TEXT in texts:
+            raise ValueError(
+                f"{OWN_TEXT!r} is the study's own test split, which is measured beside the others; "
+                "choose another name"
+            )
+        return texts
 
     @property
     def predictive_prompts(self) -> int:
@@ -146,13 +198,17 @@ class StagePlan(Spec):
     charged: float = Field(default=1.0, gt=0, le=1)
 
 
-class RunSpec(Spec):
-    """A resolved run. `data_fingerprint` identifies the corpus' content, not only its name."""
+class RunSpec(SparseSpec):
+    """A resolved run. `data_fingerprint` identifies the corpus' content, not only its name, and
+    `held_out_fingerprints` that of each text in `evaluation.held_out`."""
+
+    sparse_keys: ClassVar = ("held_out_fingerprints",)
 
     model: Model
     objective: Objective
     data: DataSpec
     data_fingerprint: str
+    held_out_fingerprints: dict[str, str] = Field(default={})
     training: TrainingSpec
     evaluation: EvaluationSpec
     stages: list[StagePlan] = Field(min_length=1)
@@ -171,8 +227,18 @@ class RunSpec(Spec):
         return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()
 
     def identity(self) -> dict[str, Any]:
-        """What decides the run's results, as plain values: all but where the corpus lies."""
-        return {**self.model_dump(mode="json"), "data": self.data.identity()}
+        """What decides the run's results, as plain values: all but where texts lie."""
+        values = {**self.model_dump(mode="json"), "data": self.data.identity()}
+        for text in values["evaluation"].get("held_out", {}).values():
+            drop_places(text)
+        return values
+
+    @property
+    def readable_lengths(self) -> list[int]:
+        """Those of `evaluation.context_lengths` that the model can read."""
+        longest = definition_of(self.family).longest_sequence(self.model)
+        lengths = self.evaluation.context_lengths
+        return [length for length in lengths if longest is None or length <= longest]
 
     @property
     def steps(self) -> int:

@@ -366,11 +366,13 @@ class StudySpec(Spec):
             check_likelihood(self.families, self.evaluation.likelihood, where)
         for name, settings in self.families.items():
             multiple, keys = definition_of(settings.family).sequence_multiple(settings)
-            if length % multiple:
-                raise ValueError(
-                    f"data.sequence_length={length} must be a multiple of families.{name}.{keys} "
-                    f"= {multiple}"
-                )
+            lengths = {"data.sequence_length": [length]}
+            lengths["evaluation.context_lengths"] = [*self.evaluation.context_lengths]
+            for key, tokens in ((k, n) for k, values in lengths.items() for n in values):
+                if tokens % multiple:
+                    raise ValueError(
+                        f"{key}={tokens} must be a multiple of families.{name}.{keys} = {multiple}"
+                    )
         return self
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.study.run import EvaluationSpec
 
+# Tasks whose prompts may be given in several lengths (`prompt_remainders`).
+PROMPTED_TASKS = ("cloze", "continuation", "predictive")
 PROMPT = int(EvaluationSpec.model_fields["prompt_tokens"].default)
 NEW = int(EvaluationSpec.model_fields["generation"].default.max_new_tokens)
 
@@ -54,6 +56,24 @@ def check_tasks_fit(evaluation: EvaluationSpec, length: int) -> None:
         raise ValueError(
             f"evaluation.prompt_tokens={prompt} must be less than data.sequence_length={length} "
             "for the tasks continuation and speed"
+        )
+    for longer in evaluation.context_lengths:
+        if longer <= length:
+            raise ValueError(
+                f"evaluation.context_lengths: {longer} is not above data.sequence_length={length}; "
+                "it is for lengths beyond those of training"
+            )
+    skipped = evaluation.prompt_remainders - 1
+    asked = set(PROMPTED_TASKS) & set(evaluation.tasks)
+    if skipped and not asked:
+        raise ValueError(
+            f"evaluation.prompt_remainders={skipped + 1}: is for the tasks "
+            f"{', '.join(PROMPTED_TASKS)}; name one under evaluation.tasks, or leave it out"
+        )
+    if skipped >= prompt and asked - {"cloze"}:
+        raise ValueError(
+            f"evaluation.prompt_remainders={skipped + 1}: leaves nothing of prompts of "
+            f"evaluation.prompt_tokens={prompt}; give at most as many"
         )
     drawn = evaluation.predictive.tokens
     if "predictive" in evaluation.tasks and prompt + drawn > length:

@@ -71,8 +71,9 @@ HeldOut = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATH",
-        help="Text for in-domain tasks, in place of a run's test split (repeatable). The "
-        "likelihood is measured of all of it, or of the first --items sequences.",
+        help="Text for in-domain tasks, in place of a run's test split (repeatable), or the name "
+        "of a text in its study's evaluation.held_out. The likelihood is measured of all of it, or "
+        "of the first --items sequences.",
     ),
 ]
 Judge = Annotated[

@@ -9,6 +9,8 @@ from pathlib import Path
 from cola.data import PreparedData
 from cola.errors import SpecError, StorageError
 from cola.files import write_atomically
+from cola.held_out_sets.long_contexts import long_rows
+from cola.held_out_sets.texts import check_apart, fingerprints_of, prepare_texts
 from cola.study import StudySpec
 from orchestration.state.paths import output_root
 
@@ -57,3 +59,21 @@ def check_data(study: StudySpec, data: PreparedData) -> None:
             f"evaluation.validation_sequences={validation}: the validation split holds "
             f"{len(data.validation)}; lower it or raise data.validation_fraction"
         )
+
+
+def held_out_texts(study: StudySpec, data: PreparedData) -> list[str]:
+    """Cut the sequences of the study's further held-out texts, and those beyond the length of
+    training; a sentence on what is left out.
+
+    Raises:
+        SpecError: a text cannot be read, has too little, or is what the study trains on.
+    """
+    texts = study.evaluation.held_out
+    check_apart(study.data, texts)
+    sequences = study.evaluation.held_out_sequences
+    found = prepare_texts(texts, fingerprints_of(texts), data=data, sequences=sequences)
+    settings = study.evaluation
+    for length in settings.context_lengths:
+        count = max(settings.sequences_of(length, study.data.sequence_length), settings.task_items)
+        long_rows(study.data, data, length, sequences=count)
+    return [note for rows in found.values() for note in rows.notes]

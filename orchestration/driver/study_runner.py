@@ -21,7 +21,7 @@ from orchestration.cluster.session import check_fits, ray_cluster
 from orchestration.driver.attempt import closing_tags, mirror_ended
 from orchestration.driver.launcher import Launcher
 from orchestration.driver.leases import watch_unseen_drivers
-from orchestration.driver.preflight import check_data, check_output
+from orchestration.driver.preflight import check_data, check_output, held_out_texts
 from orchestration.driver.progress import StudyView
 from orchestration.driver.signals import handle_signals, stop_once
 from orchestration.output_mirror.bring import Brought, bring_thing
@@ -257,6 +257,8 @@ def prepared_data(
         view.note(sentence)
     check_data(study, data)
     check_items(study.evaluation)
+    for sentence in held_out_texts(study, data):
+        view.note(sentence)
     corpus = CorpusSize(int(data.meta["train"]["tokens"]), True)
     for run in plan:
         check_epochs(study, run.name, run.tokens, corpus=corpus)

@@ -24,7 +24,7 @@ from cola.evaluation.tasks.task import TaskResult
 from cola.evaluation.tasks.unconditional import Judges, new_tokens
 from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS, VALIDATION_SEED
 from cola.study import EvaluationSpec, RunSpec
-from orchestration.inference.held_out import held_out_text
+from orchestration.inference.held_out import held_out_text, named_text, run_text
 from orchestration.inference.target import Target
 from orchestration.training.final_tasks import about_model, collect_results, metrics_of
 from orchestration.training.task_items import item_loader
@@ -302,7 +302,8 @@ def has_study_settings(spec: RunSpec, request: EvaluationRequest, context: int |
 
 
 def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
-    """The held-out files, or else the test split of the target's data; None without both.
+    """The held-out files, or a text that the run's study names, or else the test split of the
+    target's data; None without any.
 
     Data that an earlier release has prepared have no test split: their validation split is used.
 
@@ -312,6 +313,9 @@ def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
     """
     if not set(request.settings.tasks) & set(IN_DOMAIN_TASKS):
         return None
+    name = named_text(request.held_out_files, target.settings())
+    if name is not None:
+        return run_text(target, name)
     if request.held_out_files:
         return held_out_text(
             request.held_out_files,

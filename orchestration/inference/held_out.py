@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cola.batches import batches
 from cola.data import TextTokenizer
-from cola.data.held_out import owners_of
-from cola.data.sources import Piece, ReadCounts, read_file_pieces
+from cola.data.sources import ReadCounts, read_file_pieces
 from cola.data.summary import left_out_of
-from cola.data.tokenizer import Encoder
 from cola.errors import SpecError
 from cola.evaluation.tasks.catalog import HeldOut
+from cola.held_out_sets.packing import encoded, owners_in
+from cola.held_out_sets.texts import text_rows
+from cola.study import EvaluationSpec
+from orchestration.inference.target import Target
 
 log = logging.getLogger(__name__)
 
 OPTION = "--held-out"
-ENCODED_AT_ONCE = 64  # chosen: pieces of 16,384 characters, which the tokenizer's threads share
 
 
 def held_out_text(
@@ -36,7 +36,9 @@ def held_out_text(
     """
     counts = ReadCounts()
     paths = [path.expanduser() for path in files]
-    ids_T, bytes_T, starts_D = encoded(read_file_pieces(paths, counts, key=OPTION), tokenizer)
+    ids_T, bytes_T, starts_D = encoded(
+        read_file_pieces(paths, counts, key=OPTION), tokenizer, key=OPTION
+    )
     rows = len(ids_T) // length
     used = rows * length
     log.info("%s: %d tokens, %d of %d", OPTION, len(ids_T), rows, length)
@@ -54,37 +56,49 @@ def held_out_text(
 
 def documents_of(starts_D: np.ndarray, tokens: int, rows: int, *, length: int) -> np.ndarray | None:
     """The document that most of each sequence is of: (rows,); None where they all are of one."""
-    stops_D = np.append(starts_D[1:], tokens)
-    owners = owners_of(starts_D, stops_D, np.arange(len(starts_D)), rows=rows, length=length)
+    owners = owners_in(starts_D, tokens, rows, length=length)
     return owners if len(np.unique(owners)) > 1 else None
 
 
-def encoded(
-    pieces: Iterator[Piece], tokenizer: TextTokenizer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Token ids (T,) of all documents with ends of text, the UTF-8 bytes of each (0: an end), and
-    where each document starts (D,).
+def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
+    """The text of `evaluation.held_out` that the option names; None where it names files.
 
     Raises:
-        SpecError: there is no text, or the tokenizer does not fit it.
+        SpecError: it names such a text and more.
     """
-    encoder = Encoder(tokenizer)
-    end = (np.array([tokenizer.eos_token_id]), np.zeros(1, dtype=np.int64))
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    starts, tokens = [], 0
-    for batch in batches(pieces, ENCODED_AT_ONCE):
-        found = encoder.encode([piece.text for piece in batch])
-        for piece, part in zip(batch, found, strict=True):
-            if piece.first and parts:
-                parts.append(end)
-                tokens += 1
-            if piece.first:
-                starts.append(tokens)
-            parts.append(part)
-            tokens += len(part[0])
-    if not parts:
-        raise SpecError(f"{OPTION}: holds no text; give a file with some")
-    encoder.check_fit()
-    ids, lengths = zip(*parts, end, strict=True)
-    ids_T, lengths_T = np.concatenate(ids), np.concatenate(lengths)
-    return ids_T.astype(np.int64), lengths_T.astype(np.int64), np.array(starts)
+    names = [str(path) for path in files if str(path) in settings.held_out and not path.exists()]
+    if len(names) == 1 == len(files):
+        return names[0]
+    if names:
+        raise SpecError(
+            f"{OPTION} {names[0]}: is a text of the study (evaluation.held_out), which goes with "
+            "no other; give it alone"
+        )
+    return None
+
+
+def run_text(target: Target, name: str) -> HeldOut:
+    """The sequences of a text that the run's study names, as its finished models were measured on.
+
+    Raises:
+        SpecError: the text cannot be read any more.
+        StorageError: the run's prepared corpus is gone or damaged.
+    """
+    spec, data = target.run_spec(), target.data()
+    assert spec is not None, "only a run's settings name texts"
+    assert data is not None, "a run has data"
+    settings = spec.evaluation
+    found = text_rows(
+        name,
+        settings.held_out[name],
+        spec.held_out_fingerprints[name],
+        data=data,
+        sequences=settings.held_out_sequences,
+    )
+    return HeldOut(
+        found.rows_NL,
+        found.bytes_N,
+        data.tokenizer,
+        left_out=found.notes,
+        documents_N=found.documents_N,
+    )

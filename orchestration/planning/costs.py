@@ -10,6 +10,7 @@ from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_NEW_TOKENS, FEW_SHOT_TASKS
 from cola.spec.resources import ResourcesSpec
 from cola.study import RunSpec
+from cola.study.task_lengths import PROMPTED_TASKS
 from orchestration.planning.accelerators import (
     STARTUP_SECONDS,
     WARM_STARTUP_SECONDS,
@@ -163,13 +164,14 @@ def sample_flops(spec: RunSpec) -> float:
 def task_flops(spec: RunSpec) -> float:
     """FLOPs of the finished model's tasks, which one worker answers.
 
-    From above: prompts of `prompt_tokens`, and answers of the greatest length.
+    From above: prompts of `prompt_tokens`, and answers of the greatest length; with measurements on
+    further held-out texts and at lengths beyond training.
     """
     settings, length, items = spec.evaluation, spec.data.sequence_length, spec.evaluation.task_items
-    family, total = definition_of(spec.family), 0.0
+    family, total = definition_of(spec.family), held_out_flops(spec) + context_flops(spec)
     for task in settings.tasks:
         if task == "predictive":
-            total += predictive_flops(spec)
+            total += settings.prompt_remainders * predictive_flops(spec)
             continue
         if task == "likelihood":
             flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
@@ -182,7 +184,32 @@ def task_flops(spec: RunSpec) -> float:
         if task == "unconditional":
             generation, prompt = generation.ancestral(), 0
         flops = family.generation_flops_per_token(spec.model, generation, prompt)
-        total += items * new * flops.total
+        lengths = settings.prompt_remainders if task in PROMPTED_TASKS else 1
+        total += lengths * items * new * flops.total
+    return total
+
+
+def held_out_flops(spec: RunSpec) -> float:
+    """FLOPs of the finished model's measurements on further held-out texts: the likelihood of each
+    and of the study's own, and predictive draws of each; 0 where there is no such text."""
+    count = len(spec.evaluation.held_out)
+    if not count:
+        return 0.0
+    return (count + 1) * evaluation_flops(spec) + count * predictive_flops(spec)
+
+
+def context_flops(spec: RunSpec) -> float:
+    """FLOPs of the finished model's measurements at lengths beyond training; 0 without any."""
+    settings, trained, total = spec.evaluation, spec.data.sequence_length, 0.0
+    family = definition_of(spec.family)
+    for length in spec.readable_lengths:
+        flops = family.likelihood_flops_per_token(spec.model, settings.likelihood, length)
+        total += settings.sequences_of(length, trained) * length * flops.total
+        new = settings.new_tokens_of_contexts(trained)
+        generation = settings.generation.model_copy(update={"max_new_tokens": new})
+        for context in (length, trained):
+            made = family.generation_flops_per_token(spec.model, generation, context - new)
+            total += settings.task_items * new * made.total
     return total
 
 

@@ -14,6 +14,7 @@ from cola.data.tokenizer import vocab_size_of
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings, ModelSpec
 from cola.families.registry import definition_of
+from cola.held_out_sets.texts import fingerprints_of
 from cola.spec.design import Unit
 from cola.spec.resources import ResourcesSpec
 from cola.spec.training import StageTraining, TrainingSpec
@@ -115,12 +116,18 @@ def plan_study(study: StudySpec, fingerprint: str | None = None) -> list[Planned
             schedule that ends before a run, a tuning record of another corpus.
     """
     fingerprint = fingerprint or source_fingerprint(study.data)
+    texts = fingerprints_of(study.evaluation.held_out)
     other = None if study.tuning is None else why_other_corpus(study.tuning, fingerprint)
     if other is not None:
         raise SpecError(other)
     ladders = ladders_of(study)
     runs = [
-        plan_run(Place(study, variant, index, rungs[index]), seed=seed, fingerprint=fingerprint)
+        plan_run(
+            Place(study, variant, index, rungs[index]),
+            seed=seed,
+            fingerprint=fingerprint,
+            held_out=texts,
+        )
         for index in sorted(set().union(*ladders.values()))
         for variant, rungs in ladders.items()
         if index in rungs
@@ -168,8 +175,12 @@ def check_horizons(study: StudySpec, runs: Sequence[PlannedRun]) -> None:
         )
 
 
-def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
+def plan_run(
+    place: Place, *, seed: int, fingerprint: str, held_out: Mapping[str, str]
+) -> PlannedRun:
     """One run of an entry's rung: its matched size, the steps that the rung pays for.
+
+    `held_out` has the fingerprints of the texts in `evaluation.held_out`.
 
     Raises:
         SpecError: a size that cannot be built, a rung below one step, too little memory.
@@ -189,6 +200,7 @@ def plan_run(place: Place, *, seed: int, fingerprint: str) -> PlannedRun:
         objective=settings.objective,
         data=with_absolute_folders(study.data),
         data_fingerprint=fingerprint,
+        held_out_fingerprints=dict(held_out),
         training=training,
         evaluation=study.evaluation,
         stages=stages,

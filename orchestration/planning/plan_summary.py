@@ -15,7 +15,7 @@ from cola.study.conditions import tuned_curves, tuning_notes
 from cola.study.designs import FromFitDesign
 from cola.study.schedule import final_learning_rates
 from cola.tuning.text import tuning_as_json
-from orchestration.planning.accelerators import Utilization, accelerator_name
+from orchestration.planning.accelerators import accelerator_name
 from orchestration.planning.comparison import (
     amounts_by_label,
     budgets_as_json,
@@ -30,8 +30,10 @@ from orchestration.planning.costs import (
     Costs,
     basis_of,
     bytes_per_token_id,
+    context_flops,
     evaluation_flops,
     executed_flops,
+    held_out_flops,
     predictive_flops,
     run_costs,
     sample_flops,
@@ -369,6 +371,7 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "test_flops": evaluation_flops(spec),
         "sample_flops": sample_flops(spec),
         "task_flops": task_flops(spec),
+        "held_out_flops": held_out_flops(spec) + context_flops(spec),
         "predictive_flops": predictive_flops(spec),
         "memory": [_memory_as_json(memory) for memory in run.memory],
         "seconds": cost.seconds,
@@ -377,13 +380,10 @@ def _run_as_json(plan: Plan, run: PlannedRun, cost: Costs) -> dict[str, Any]:
         "checkpoint_bytes": cost.checkpoint_bytes,
         "calibrated": cost.calibrated,
         "utilization": {
-            stage: _utilization_as_json(used) for stage, used in cost.utilization.items()
+            stage: {"mfu": used.mfu, "basis": used.basis, "extrapolated": list(used.extrapolated)}
+            for stage, used in cost.utilization.items()
         },
     }
-
-
-def _utilization_as_json(used: Utilization) -> dict[str, Any]:
-    return {"mfu": used.mfu, "basis": used.basis, "extrapolated": list(used.extrapolated)}
 
 
 def _memory_as_json(memory: MemoryPlan) -> dict[str, Any]:

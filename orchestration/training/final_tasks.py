@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from cola.data import PreparedData
+from cola.evaluation.held_out.contexts import context_metrics
+from cola.evaluation.held_out.texts import held_out_metrics
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.catalog import held_out, make_tasks
 from cola.evaluation.tasks.evaluate import answer_locally, evaluate_tasks
@@ -39,14 +41,15 @@ def task_metrics(
     device: torch.device,
     keep_alive: Callable[[], None],
 ) -> dict[str, float]:
-    """Metrics of the tasks that the run's evaluation names; answers are written to its folder.
+    """Metrics of the tasks and texts that the run's evaluation names; answers are written to its
+    folder.
 
     `keep_alive` is called after every answer. Answers of an earlier attempt are deleted: they are
     another model's.
     """
     settings, folder = run.evaluation, RunFolder(run_folder).answers
     shutil.rmtree(folder, ignore_errors=True)
-    if not settings.tasks:
+    if not (settings.tasks or settings.held_out or settings.context_lengths):
         return {}
     evaluated = EvaluatedModel(
         family, model.to(device).eval(), data.tokenizer, run.data.sequence_length, device
@@ -67,8 +70,19 @@ def task_metrics(
             progress=lambda task, done, total: keep_alive(),
         )
     )
+    metrics = metrics_of(results)
+    for measure, name in ((held_out_metrics, "held-out"), (context_metrics, "contexts")):
+        metrics |= measure(
+            evaluated,
+            run,
+            data=data,
+            folder=folder / name,
+            about=about,
+            rows=ROWS_AT_ONCE,
+            keep_alive=keep_alive,
+        )
     collect_results(run_folder)
-    return metrics_of(results)
+    return metrics
 
 
 def metrics_of(results: Iterable[TaskResult]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cola.data import PreparedData, prepare
 from cola.data.summary import summary_in
 from cola.study import StudySpec
-from orchestration.driver.preflight import check_data
+from orchestration.driver.preflight import check_data, held_out_texts
 
 log = logging.getLogger(__name__)
 
@@ -33,4 +33,6 @@ class PreparedCorpora:
             for caution in summary_in(self._prepared[key].meta).cautions():
                 log.warning("%s", caution)
         check_data(study, self._prepared[key])
+        for note in held_out_texts(study, self._prepared[key]):
+            log.warning("%s", note)
         return self._prepared[key]

@@ -11,8 +11,9 @@ import torch
 
 from cola.data import open_prepared
 from cola.evaluation.models.evaluated_model import EvaluatedModel
+from cola.evaluation.tasks.remainders import by_lengths
 from cola.evaluation.tasks.token_tasks import ContinuationTask
-from cola.records import VALIDATION_SEED, Metric
+from cola.records import VALIDATION_SEED, Metric, of_remainders
 from cola.study.run import EvaluationSpec
 from orchestration.inference.target import open_run_model
 from orchestration.planning.catalog import load_run_spec
@@ -69,29 +70,35 @@ def continuation_metrics(
     """Agreement of generated continuations with the texts' own, and what generating them cost.
 
     Shares (0 to 1) of first tokens and of all tokens that agree, the standard error of the latter
-    over documents, chrF, seconds for each new token and network evaluations for each new token.
+    over documents, chrF, seconds for each new token and network evaluations for each new token;
+    and what is measured by the remainder of a prompt's length, where that is asked for.
     """
-    task = ContinuationTask(
-        rows_NL,
-        settings.prompt_tokens,
-        settings.generation,
-        seed=VALIDATION_SEED,
-        documents_N=documents_N,
-    )
-    new_tokens = task.settings.max_new_tokens
+    variants = [
+        ContinuationTask(
+            rows_NL,
+            settings.prompt_tokens,
+            settings.generation,
+            seed=VALIDATION_SEED,
+            documents_N=documents_N,
+            skipped=skipped,
+        )
+        for skipped in range(settings.prompt_remainders)
+    ]
+    task, generation = by_lengths(variants), variants[0].settings
+    new_tokens = generation.max_new_tokens
     began = time.perf_counter()
     records = dict(task.answer(evaluated, task.ids(), GENERATION_BATCH))
     seconds = time.perf_counter() - began
     summary = task.summary(records).metrics
     evaluations = evaluated.family.generation_evaluations(
-        evaluated.model, task.settings, settings.prompt_tokens
+        evaluated.model, generation, settings.prompt_tokens
     )
     metrics = {
         "first_token_accuracy": summary["first_token_accuracy"],
         "token_accuracy": summary["accuracy"],
         "token_accuracy_standard_error": summary.get("accuracy_standard_error", float("nan")),
         "chrf": summary["chrf"],
-        "seconds_per_token": seconds / (len(rows_NL) * new_tokens),
+        "seconds_per_token": seconds / (len(records) * new_tokens),
         "function_evaluations_per_token": evaluations / new_tokens,
-    }
+    } | {name: value for name, value in summary.items() if of_remainders(name)}
     return {Metric.continuation(name): value for name, value in metrics.items()}

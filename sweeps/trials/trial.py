@@ -349,8 +349,11 @@ class TrialExecutor:
         if state == "finished" and self.spec.evaluation is not None:
             began = time.time()
             measured = self._measure(folder, self.spec.evaluation, self.spec.likelihood)
-            if self.spec.likelihood:  # the run's test is of its own settings, not of these
+            # The run's test and its tasks are of its own settings, not of these.
+            if self.spec.likelihood:
                 metrics = {key: v for key, v in metrics.items() if not key.startswith("test/")}
+            if self.spec.evaluation.generation != run.spec.evaluation.generation:
+                metrics = {key: v for key, v in metrics.items() if not key.startswith("eval/")}
             metrics |= measured
             self._costs.working_seconds += time.time() - began
         outcome = read_outcome(folder)

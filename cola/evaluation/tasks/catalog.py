@@ -16,6 +16,7 @@ from cola.evaluation.reference_lines import token_frequencies
 from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
 from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts
+from cola.evaluation.tasks.remainders import MEASURES, by_lengths
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
@@ -147,7 +148,7 @@ def make_tasks(
                 raise SpecError(
                     f"--tasks {name}: needs held-out text; name a run, or give --held-out FILE"
                 )
-            tasks.append(in_domain_task(name, settings, held, seed=seed, judges=judges))
+            tasks.append(text_task(name, settings, held, seed=seed, judges=judges))
         else:
             generation = settings.generation.model_copy(update={"max_new_tokens": few_shot_tokens})
             items = items_of(name)
@@ -187,7 +188,7 @@ def check_room(task: Task, context: int | None) -> None:
     room_for_prompts(context, task.settings, asked=asked, remedy=remedy)
 
 
-def in_domain_task(
+def text_task(
     name: str,
     settings: EvaluationSpec,
     held: HeldOut,
@@ -195,7 +196,30 @@ def in_domain_task(
     seed: int,
     judges: Judges,
 ) -> Task:
-    """A task made from held-out text.
+    """A task made from held-out text, by remainders of its prompts' lengths where they are asked
+    for.
+
+    Raises:
+        SpecError: when its sequences do not give what the task needs.
+    """
+    skips = settings.prompt_remainders if name in MEASURES else 1
+    variants = [
+        in_domain_task(name, settings, held, seed=seed, judges=judges, skipped=skipped)
+        for skipped in range(skips)
+    ]
+    return by_lengths(variants)
+
+
+def in_domain_task(
+    name: str,
+    settings: EvaluationSpec,
+    held: HeldOut,
+    *,
+    seed: int,
+    judges: Judges = NO_JUDGES,
+    skipped: int = 0,
+) -> Task:
+    """A task made from held-out text; `skipped` tokens at its prompts' beginnings are not given.
 
     Raises:
         SpecError: when its sequences do not give what the task needs.
@@ -207,7 +231,13 @@ def in_domain_task(
         count = settings.predictive_prompts
         texts = held.prompt_texts(count)
         return PredictiveTask(
-            texts, prompt, settings.predictive, prompts=count, generation=generation, seed=seed
+            texts,
+            prompt,
+            settings.predictive,
+            prompts=count,
+            generation=generation,
+            seed=seed,
+            skipped=skipped,
         )
     # Cloze items are looked for in all sequences, until there are enough.
     rows = held.first_rows(len(held.rows_NL) if name == "cloze" else settings.task_items)
@@ -223,7 +253,7 @@ def in_domain_task(
             documents = held.documents_N.tolist()
             items = [i.model_copy(update={"group": documents[int(i.id)]}) for i in items]
         short = generation.model_copy(update={"max_new_tokens": WORD_TOKENS})
-        return ClozeTask(items, short, settings.likelihood, seed=seed)
+        return ClozeTask(items, short, settings.likelihood, seed=seed, skipped=skipped)
     if name == "continuation":
         return ContinuationTask(
             rows,
@@ -232,6 +262,7 @@ def in_domain_task(
             seed=seed,
             documents_N=held.documents_N,
             source=held.source,
+            skipped=skipped,
         )
     if name == "infilling":
         return InfillingTask(

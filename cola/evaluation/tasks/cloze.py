@@ -37,8 +37,11 @@ class ClozeTask(TextTask):
         likelihood: LikelihoodSpec,
         *,
         seed: int,
+        skipped: int = 0,
     ) -> None:
-        super().__init__("cloze", "leading_word", items, settings=generation, seed=seed)
+        super().__init__(
+            "cloze", "leading_word", items, settings=generation, seed=seed, skipped=skipped
+        )
         self._likelihood = likelihood
         self.digest = digest_of(self.digest, "leading_word", likelihood.canonical_json())
 
@@ -66,7 +69,7 @@ class ClozeTask(TextTask):
                 {"word_nats": None, "word_tokens": len(word), "word_tokens_priced": count}
                 for count, word in zip(priced, words, strict=True)
             ]
-        prompts = [encode(self._items[item].prompt) for item in ids]
+        prompts = [encode(self._items[item].prompt)[self._skipped :] for item in ids]
         if evaluated.context is not None:
             rooms = [max(0, evaluated.context - len(word)) for word in words]
             prompts = [fitted_prompt(p, room)[0] for p, room in zip(prompts, rooms, strict=True)]

@@ -13,7 +13,7 @@ import torch
 from cola.evaluation.clusters import clustered_mean
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
-from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
+from cola.evaluation.tasks.task import Record, TaskResult, digest_of, document_sums, sample_id
 from cola.families.registry import definition_of
 from cola.records import SOLVER_DIFFERENCE, nll_kind_of, weakest_kind
 from cola.seeding import Stream
@@ -142,7 +142,7 @@ class LikelihoodTask:
         evaluations a sequence. The error says how well these documents stand for the corpus, not
         how tight a bound is. Details: `kind`, nats a token by position (None: not known), parts
         and the family's measurements of the sequences of full length, the amount of text `measured`
-        and, where known, in `text`.
+        and, where known, in `text`, and nats, tokens and bytes `by_document`.
         """
         ordered, length = list(records.values()), self._rows.shape[1]
         documents: dict[Id, Id] = {item: self._documents[int(item)] for item in records}
@@ -162,6 +162,9 @@ class LikelihoodTask:
             "kind": nll_kind_of(kind, difference),
             "tokens": length,
             "clusters": len(set(documents.values())),
+            "by_document": document_sums(
+                documents.values(), nll_B, tokens_B, [record["bytes"] for record in ordered]
+            ),
             "measured": asdict(measured),
             "text": None if self._total is None else asdict(self._total),
             **full,

@@ -20,7 +20,13 @@ from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.predictive_answers import DrawnBatch
 from cola.evaluation.predictive_scores import GRAMS, brier_of_independent, brierlm
 from cola.evaluation.tasks.continuations import cuts_of
-from cola.evaluation.tasks.task import Record, TaskResult, digest_of
+from cola.evaluation.tasks.task import (
+    Record,
+    TaskResult,
+    digest_of,
+    document_sums,
+    skipped_part,
+)
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, PredictiveSpec
 
@@ -73,8 +79,11 @@ class PredictiveTask:
         prompts: int,
         generation: GenerationSpec,
         seed: int,
+        skipped: int = 0,
     ) -> None:
-        """`prompts`: at most so many, whatever the settings say."""
+        """`prompts`: at most so many, whatever the settings say; `skipped` tokens at a prompt's
+        beginning are not given."""
+        self._skipped = skipped
         self._texts, self._asked, self._seed, self._prompts = texts, settings, seed, prompts
         self._cuts = prompt_cuts(texts.rows_NL.shape[1], prompt_tokens, settings)
         self._count = min(prompts, len(texts.rows_NL) * len(self._cuts))
@@ -89,6 +98,7 @@ class PredictiveTask:
             seed,
             prompt_tokens,
             texts.rows_NL.tobytes(),
+            *skipped_part(skipped),
         )
 
     def ids(self) -> list[Id]:
@@ -127,7 +137,7 @@ class PredictiveTask:
     def _answers(self, evaluated: EvaluatedModel, items: list[int]) -> Iterator[tuple[int, Record]]:
         cut = self.place(items[0])[1]
         room = room_for_prompts(evaluated.context, self.settings)
-        kept = cut if room is None else min(cut, room)
+        kept = cut - self._skipped if room is None else min(cut - self._skipped, room)
         sequences = [self.place(item)[0] for item in items]
         text = torch.from_numpy(self._texts.rows_NL[sequences].astype(np.int64))
         text = text[:, cut - kept : cut + self._asked.tokens].to(evaluated.device)
@@ -148,7 +158,11 @@ class PredictiveTask:
         found = DrawnBatch.of(
             parts, evaluated.family.next_tokens(evaluated.model, prompts_BL, truth_BN)
         )
-        about = {"cut_tokens": cut - kept, "split_tokens": parts[0].left_out}
+        about = {
+            "cut_tokens": cut - self._skipped - kept,
+            "prompt_tokens": kept,
+            "split_tokens": parts[0].left_out,
+        }
         for row, item in enumerate(items):
             yield item, about | found.record(row, truth_BN[row].cpu().numpy())
 
@@ -158,8 +172,8 @@ class PredictiveTask:
         Metrics: Brier-n and BrierLM with standard errors over documents, of the model and of token
         frequencies (`unigram_`); `nll_nats_per_token` of the text's N tokens together; shares of
         right tokens, of the mixture's most probable one and of a single draw, in the mean over the
-        places and of the first token. Details: the same by place, the NLL by number of draws, and
-        what is not measured.
+        places and of the first token. Details: the same by place, the NLL by number of draws, sums
+        of Brier-1 and prompts `by_document`, and what is not measured.
         """
         items = [int(item) for item in records]
         ordered = list(records.values())
@@ -180,6 +194,9 @@ class PredictiveTask:
             "draws": self._asked.draws,
             "tokens": self._asked.tokens,
             "clusters": len(set(documents.values())),
+            "by_document": document_sums(
+                documents.values(), brier_IG[:, 0], np.ones(len(items), dtype=int)
+            ),
             "by_place": _by_place(ordered),
             "exact": _exact(ordered),
             **_likelihood_details(ordered, self._asked.tokens),

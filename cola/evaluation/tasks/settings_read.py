@@ -9,6 +9,7 @@ from cola.errors import SpecError
 from cola.families.registry import definition_of
 from cola.records import FEW_SHOT_TASKS, IN_DOMAIN_TASKS
 from cola.spec.inference import ANCESTRAL
+from cola.study.task_lengths import PROMPTED_TASKS
 
 NEW_TOKENS = "generation.max_new_tokens"
 # How an evaluation is made up, and not how one of its tasks is answered.
@@ -36,6 +37,7 @@ _READ_BY: dict[str, tuple[str, ...]] = {
     "shots": FEW_SHOT_TASKS,
     "prompt_tokens": ("predictive", "continuation", "infilling", "speed"),
     "gap_tokens": ("infilling",),
+    "prompt_remainders": PROMPTED_TASKS,
 }
 
 

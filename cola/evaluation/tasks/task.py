@@ -7,7 +7,7 @@ evaluation can be interrupted, spread over workers and resumed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -71,8 +71,23 @@ def digest_of(*parts: str | bytes | int) -> str:
     return digest.hexdigest()
 
 
+def skipped_part(skipped: int) -> list[str]:
+    """What a task's digest has of first tokens that its prompts leave out: nothing of none."""
+    return [f"without {skipped} first tokens"] if skipped else []
+
+
 def sample_id(item: Id) -> int:
     """The number that keys an item's random draws, whatever other items are there."""
     if isinstance(item, int) and item >= 0:
         return item
     return int.from_bytes(hashlib.blake2b(str(item).encode(), digest_size=7).digest(), "little")
+
+
+def document_sums(documents: Iterable[Id], *values: Iterable[float]) -> list[list[float | Id]]:
+    """[document, sum of each of the values over its items] a document, in the items' order: what
+    two models are compared by, document by document."""
+    sums: dict[Id, list[float]] = {}
+    for document, *row in zip(documents, *values, strict=True):
+        before = sums.setdefault(document, [0.0] * len(row))
+        sums[document] = [a + float(b) for a, b in zip(before, row, strict=True)]
+    return [[document, *total] for document, total in sums.items()]

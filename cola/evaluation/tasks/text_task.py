@@ -11,7 +11,7 @@ from cola.evaluation.few_shot.scoring import score_items
 from cola.evaluation.items import Id, Item
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations, cuts_of
-from cola.evaluation.tasks.task import Record, TaskResult, digest_of
+from cola.evaluation.tasks.task import Record, TaskResult, digest_of, skipped_part
 from cola.spec import GenerationSpec
 
 
@@ -31,14 +31,19 @@ class TextTask:
         settings: GenerationSpec,
         seed: int,
         selected: Mapping[str, Any] | None = None,
+        skipped: int = 0,
     ) -> None:
-        """`selected` says in the result how the items were selected."""
+        """`selected` says in the result how the items were selected; `skipped` tokens at a prompt's
+        beginning are not given."""
+        self._skipped = skipped
         self.name, self._rule, self._seed = name, rule, seed
         self._selected = {} if selected is None else {"selection": dict(selected)}
         self._items = {item.id: item for item in items}
         self.settings = settings
         asked = (part for item in items for part in (item.id, item.prompt))
-        self.digest = digest_of(name, settings.canonical_json(), seed, *asked)
+        self.digest = digest_of(
+            name, settings.canonical_json(), seed, *asked, *skipped_part(skipped)
+        )
 
     def ids(self) -> list[Id]:
         """See `Task.ids`."""
@@ -49,7 +54,7 @@ class TextTask:
     ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
         encode = evaluated.tokenizer.encode
-        prompts = {item: encode(self._items[item].prompt) for item in ids}
+        prompts = {item: encode(self._items[item].prompt)[self._skipped :] for item in ids}
         made = continuations(
             evaluated, prompts, self.settings, seed=self._seed, rows=rows, ended=is_whole
         )
@@ -60,6 +65,7 @@ class TextTask:
                     "generation": found.text,
                     "new_tokens": len(found.tokens),
                     "cut_tokens": found.cut_tokens,
+                    "prompt_tokens": len(prompts[item]) - found.cut_tokens,
                 },
             )
 

@@ -15,7 +15,13 @@ from cola.evaluation.items import Id
 from cola.evaluation.models.context import fitted_gap, fitted_prompt, room_for_prompts
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.continuations import continuations, cuts_of
-from cola.evaluation.tasks.task import Record, TaskResult, digest_of, sample_id
+from cola.evaluation.tasks.task import (
+    Record,
+    TaskResult,
+    digest_of,
+    sample_id,
+    skipped_part,
+)
 from cola.evaluation.topic_agreement import topic_agreement
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
@@ -41,10 +47,12 @@ class ContinuationTask:
         seed: int,
         documents_N: np.ndarray | None = None,
         source: GeneratedText | None = None,
+        skipped: int = 0,
     ) -> None:
         """`documents_N` has the document of each sequence (None: each is one by itself); `source`
-        is what the text was drawn from, where that is known."""
-        self._documents, self._source = documents_N, source
+        is what the text was drawn from, where that is known; `skipped` tokens at a sequence's
+        beginning are not given."""
+        self._documents, self._source, self._skipped = documents_N, source, skipped
         check_prompt(rows_NL, prompt_tokens)
         new = min(settings.max_new_tokens, rows_NL.shape[1] - prompt_tokens)
         self._rows, self._cut, self._seed = rows_NL, prompt_tokens, seed
@@ -57,6 +65,7 @@ class ContinuationTask:
             prompt_tokens,
             rows_NL.tobytes(),
             *drawn_from,
+            *skipped_part(skipped),
         )
 
     def ids(self) -> list[Id]:
@@ -67,13 +76,16 @@ class ContinuationTask:
         self, evaluated: EvaluatedModel, ids: Sequence[Id], rows: int
     ) -> Iterator[tuple[Id, Record]]:
         """See `Task.answer`."""
-        prompts = {item: self._rows[int(item), : self._cut].tolist() for item in ids}
+        prompts = {item: self._rows[int(item), self._skipped : self._cut].tolist() for item in ids}
         made = continuations(
             evaluated, prompts, self.settings, seed=self._seed, rows=rows, ends_at_eos=False
         )
         for item, found in made:
             wanted = self._rows[int(item), self._cut : self._cut + len(found.tokens)].tolist()
-            about: Record = {"cut_tokens": found.cut_tokens}
+            about: Record = {
+                "cut_tokens": found.cut_tokens,
+                "prompt_tokens": self._cut - self._skipped - found.cut_tokens,
+            }
             if self._source is not None:
                 about["tokens"] = found.tokens
             yield item, compare_tokens(evaluated, found.tokens, wanted) | about

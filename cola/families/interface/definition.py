@@ -228,6 +228,11 @@ class FamilyDefinition(ABC):
         the same sequences."""
         return None
 
+    def longest_sequence(self, model: Any) -> int | None:
+        """Most tokens of a sequence that such a model can read; None: any number, as models whose
+        positions are relative can."""
+        return None
+
     def sequence_multiple(self, settings: Any) -> tuple[int, str]:
         """What the sequence length must be a multiple of, and the settings that make it up."""
         return 1, ""

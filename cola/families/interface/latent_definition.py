@@ -37,6 +37,7 @@ class LatentDefinition(FamilyDefinition):
             "solver",
             "time_grid",
             "first_block",
+            "split_patch",
         }
     )
     likelihood_is_solved = True

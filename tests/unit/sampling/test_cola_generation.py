@@ -90,6 +90,21 @@ def test_a_split_patch_reduces_to_the_divisible_case(patch_size: int, sampled: S
         assert text == (fill + continuation)[:10]
 
 
+@pytest.mark.parametrize("patch_size", [2, 3])
+def test_a_prompt_can_be_moved_to_the_end_of_a_patch(patch_size: int) -> None:
+    """It goes on as the prompt without the tokens that were too many, of its beginning."""
+    built, long = model(patch_size), [p for p in PROMPTS if len(p) > patch_size]
+    moved, aligned = (
+        family_of("cola").generate(built, given, settings, stream=streams(4), eos_token_id=0)
+        for given, settings in (
+            (long, spec(split_patch="shift", **SAMPLED)),
+            ([p[len(p) % patch_size :] for p in long], spec(**SAMPLED)),
+        )
+    )
+    assert moved == aligned
+    assert "split_patch" not in spec().model_dump()  # keys of runs are as without it
+
+
 def test_a_fill_depends_on_the_known_half_of_its_patch() -> None:
     built = model(2)
     prompts = [[3, 4, 5, 6, token] for token in range(VOCAB)]
