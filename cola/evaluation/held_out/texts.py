@@ -49,9 +49,7 @@ def held_out_metrics(
             held.likelihood_task(len(held.rows_NL), settings.likelihood, VALIDATION_SEED)
         ]
         if settings.predictive_prompts:
-            tasks.append(
-                in_domain_task("predictive", settings, held, seed=VALIDATION_SEED, reference=None)
-            )
+            tasks.append(in_domain_task("predictive", settings, held, seed=VALIDATION_SEED))
         if name == OWN_TEXT:
             take_answers(tasks, folder.parent, folder / name)
         results = evaluate_tasks(

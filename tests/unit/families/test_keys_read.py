@@ -31,6 +31,7 @@ GENERATION: dict[str, Any] = {
     "tokens_per_pass": 3,
     "unmasking_block": 4,
     "unmasking_guidance_scale": 3.0,
+    "split_patch": "shift",
 }
 LIKELIHOOD: dict[str, dict[str, Any]] = {
     "masked": {"masked": "chain_rule"},
@@ -41,6 +42,8 @@ LIKELIHOOD: dict[str, dict[str, Any]] = {
     "diffusion_times": {"diffusion_times": 3},
 }
 
+# A patch of one token is never split.
+PATCHED = {"cola": {"patch_size": 2}}
 # Beside what noise says of a token a flat trunk's logits are nothing.
 FACTORS = {"cola": 8.0, "embedding_diffusion": 8.0}
 
@@ -48,7 +51,8 @@ FACTORS = {"cola": 8.0, "embedding_diffusion": 8.0}
 def built(name: str) -> tuple[Family, nn.Module]:
     torch.manual_seed(0)
     family = family_of(name)
-    model = family.build(size_model(name, 60_000, VOCAB, **SMALL.get(name, {}))).eval()
+    sizes = SMALL.get(name, {}) | PATCHED.get(name, {})
+    model = family.build(size_model(name, 60_000, VOCAB, **sizes)).eval()
     with torch.no_grad():  # an untrained model's logits are too flat to show a difference
         for parameter in model.parameters():
             if parameter.dim() > 1:
