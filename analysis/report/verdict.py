@@ -65,7 +65,8 @@ def _of_several(found: Findings, counts: pd.DataFrame) -> str:
     ahead = _multiplier(found, leader)
     return (
         f"{leader.label}{_by(leader)} has the lowest loss {where}"
-        f"{f' and needs {ahead}' if ahead else ''} ({', '.join(names)} nats per token {place})"
+        f"{f' and needs {ahead}' if ahead else ''} "
+        f"({', '.join(names)} nats per token{f' {place}' if always else ''})"
     )
 
 
