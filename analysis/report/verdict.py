@@ -49,7 +49,9 @@ def _of_several(found: Findings, counts: pd.DataFrame) -> str:
     shared = means[means.groupby("budget")["variant"].transform("nunique") > 1]
     if shared.empty:
         return _by_compute(found) or "The families have no budget in common"
-    top = shared[shared["budget"] == shared["budget"].max()].sort_values("nll")
+    # Of offset ladders the largest budgets are of few families: where most of them meet counts.
+    met = shared.groupby("budget")["variant"].nunique()
+    top = shared[shared["budget"] == met[met == met.max()].index.max()].sort_values("nll")
     first, second = top.iloc[0], top.iloc[1]
     leader = found.fits[str(first["variant"])]
     place = f"at {first['budget']:.3g} FLOPs"
@@ -63,7 +65,8 @@ def _of_several(found: Findings, counts: pd.DataFrame) -> str:
     ahead = _multiplier(found, leader)
     return (
         f"{leader.label}{_by(leader)} has the lowest loss {where}"
-        f"{f' and needs {ahead}' if ahead else ''} ({', '.join(names)} nats per token {place})"
+        f"{f' and needs {ahead}' if ahead else ''} "
+        f"({', '.join(names)} nats per token{f' {place}' if always else ''})"
     )
 
 

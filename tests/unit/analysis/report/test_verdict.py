@@ -58,6 +58,14 @@ def test_a_lead_at_the_largest_budget_alone_is_no_more_than_that() -> None:
     assert said(final).startswith("Cola DLM (bound) has the lowest loss at 2e+12 FLOPs (Cola DLM ")
 
 
+def test_of_offset_ladders_the_budget_that_most_families_have_counts() -> None:
+    final = points({"ar": [4.0], "llada": [5.0, 4.8], "cola": [5.2, 4.9]})
+    assert said(final) == (
+        "AR has the lowest loss at 1e+12 FLOPs (AR 4.00, LLaDA (bound) 5.00, Cola DLM (bound) 5.20 "
+        "nats per token)"
+    )
+
+
 def test_losses_within_their_errors_are_equal() -> None:
     final = points({"ar": [5.0, 4.05], "llada": [5.5, 4.0]}, error=0.1)
     assert said(final) == (
