@@ -279,8 +279,8 @@ KINDS: tuple[NllKind, ...] = ("exact", "bound", "estimate")  # the strongest fir
 
 
 def weakest_kind(kinds: Iterable[NllKind]) -> NllKind:
-    """What holds of NLLs of several kinds together."""
-    return max(kinds, key=KINDS.index)
+    """What holds of NLLs of several kinds together; models without a likelihood say nothing."""
+    return max((kind for kind in kinds if kind in KINDS), key=KINDS.index, default="exact")
 
 
 def nll_kind_of(declared: NllKind, solver_difference: float | None) -> NllKind:
