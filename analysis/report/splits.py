@@ -45,7 +45,6 @@ def on_one_split(
     runs = runs.assign(validation_nll=runs["nll"], split="validation")
     points = points.assign(split="validation")
     finished = runs["status"] == "finished"
-    scored = finished & (runs["nll_kind"] != NO_LIKELIHOOD)
     tested = finished & runs["test_nll"].notna()
     if not finished.any():
         return runs, points, "validation", []
@@ -55,6 +54,7 @@ def on_one_split(
             "text is one sequence): all scores are of the validation split, which sweeps select by"
         )
         return runs, points, "validation", [note]
+    scored = finished & (runs["nll_kind"] != NO_LIKELIHOOD)
     if not tested[scored].all():
         names = ", ".join(sorted(runs[scored & ~tested]["name"]))
         note = (
