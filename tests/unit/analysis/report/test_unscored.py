@@ -24,6 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_they_are_named_and_stand_in_no_curve_of_nll(store: Store, tmp_path: Path) -> None:
     frames = read_study("priors", store.uri)
     assert frames.split == "test"  # what has no score leaves the others theirs
