@@ -276,8 +276,8 @@ def of_remainders(name: str) -> bool:
 
 
 def weakest_kind(kinds: Iterable[NllKind]) -> NllKind:
-    """What holds of NLLs of several kinds together."""
-    return max(kinds, key=KINDS.index)
+    """What holds of NLLs of several kinds together; models without a likelihood say nothing."""
+    return max((kind for kind in kinds if kind in KINDS), key=KINDS.index, default="exact")
 
 
 def nll_kind_of(declared: NllKind, solver_difference: float | None) -> NllKind:

@@ -33,7 +33,8 @@ class Measurements:
 
 def measured(frames: StudyFrames, quantity: Quantity) -> Measurements:
     """The quantity of every finished run that has it."""
-    final = frames.points[frames.points["is_final"]]
+    scored = frames.points[frames.points["is_final"]]
+    final = scored if frames.unscored.empty else pd.concat([scored, frames.unscored])
     values = [_of_run(frames.metrics.get(run, {}), quantity) for run in final["run_id"]]
     rows = pd.concat(
         [final.reset_index(drop=True), pd.DataFrame(values, columns=list(COLUMNS))], axis=1

@@ -27,6 +27,7 @@ from cola.errors import SpecError, TrackingError
 from cola.families.registry import measured_kind
 from cola.records import (
     EXPORTED_NLL_TOLERANCE,
+    NO_LIKELIHOOD,
     OWN_TEXT,
     SCHEMA_VERSION,
     Artifact,
@@ -76,6 +77,8 @@ class StudyFrames:
     split: Split = "validation"
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # last values, by run_id
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    # The last points of finished runs that have no NLL, for metrics that need none.
+    unscored: pd.DataFrame = field(default_factory=pd.DataFrame)
     specification: str = ""  # the study's YAML, as its driver recorded it; empty where it has not
 
     @property
@@ -121,6 +124,7 @@ def _read(study: str, client: Any, address: Address, cache: Path | None) -> Stud
     )
     ids, finished = (list(frame["run_id"]) for frame in (runs, runs[runs["status"] == "finished"]))
     metrics = sorted(POINT_METRICS.keys() | CURVE_METRICS.keys())
+    notes += _unscored_notes(runs)
     notes += _export_notes([run for run in mlflow_runs if run.info.run_id in set(finished)])
     histories = read_histories(
         client, address.uri, ids, finished=finished, metrics=metrics, cache=cache
@@ -130,6 +134,7 @@ def _read(study: str, client: Any, address: Address, cache: Path | None) -> Stud
     if not points.empty:
         last = points.groupby("run_id")["step"].transform("max")
         points["is_final"] = (points["step"] == last) & (points["status"] == "finished")
+    unscored = _unscored(histories, runs)
     runs, points, split, split_notes = on_one_split(runs, points)
     own = _own_artifacts(file, study)
     samples, environment = _artifacts(client, runs, own)
@@ -145,6 +150,7 @@ def _read(study: str, client: Any, address: Address, cache: Path | None) -> Stud
         split=split,
         metrics=last,
         results=_results(client, runs, last, own=own),
+        unscored=unscored,
         specification="".join(texts),
     )
 
@@ -249,6 +255,27 @@ def _without_duplicates(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     kept = kept.assign(_curve=kept["variant"].map(curves.index))
     order = ["amount", "_curve", "rung", "seed"]
     return kept.sort_values(order).drop(columns="_curve").reset_index(drop=True), notes
+
+
+def _unscored(histories: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """See `StudyFrames.unscored`."""
+    mine = runs[(runs["nll_kind"] == NO_LIKELIHOOD) & (runs["status"] == "finished")]
+    if mine.empty:
+        return pd.DataFrame()
+    points = joined_histories(histories, mine, POINT_METRICS, needed="train_flops_executed")
+    return points.groupby("run_id").tail(1).assign(is_final=True, split="validation")
+
+
+def _unscored_notes(runs: pd.DataFrame) -> list[str]:
+    """Which curves have no likelihood, and so no place in tables and figures of one."""
+    names = list(variants_of(runs[runs["nll_kind"] == NO_LIKELIHOOD]))
+    if not names:
+        return []
+    return [
+        f"without a likelihood, and so in no table or figure of NLL: {', '.join(names)}; `cola "
+        "report STUDY --metric brierlm` compares what they generate, where the study has the task "
+        "predictive"
+    ]
 
 
 def _export_notes(finished: list[Any]) -> list[str]:

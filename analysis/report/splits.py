@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from cola.records import LIKELIHOOD_MEASUREMENTS, REFERENCE_LINES, Metric
+from cola.records import LIKELIHOOD_MEASUREMENTS, NO_LIKELIHOOD, REFERENCE_LINES, Metric
 
 Split = Literal["test", "validation"]
 
@@ -54,8 +54,9 @@ def on_one_split(
             "text is one sequence): all scores are of the validation split, which sweeps select by"
         )
         return runs, points, "validation", [note]
-    if not tested[finished].all():
-        names = ", ".join(sorted(runs[finished & ~tested]["name"]))
+    scored = finished & (runs["nll_kind"] != NO_LIKELIHOOD)
+    if not tested[scored].all():
+        names = ", ".join(sorted(runs[scored & ~tested]["name"]))
         note = (
             "scores are of the validation split, which sweeps select by, since not all runs have "
             f"one of the test split; without: {names}"

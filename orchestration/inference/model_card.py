@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cola.families.interface.definition import FamilyDefinition
-from cola.families.registry import definition_of
+from cola.families.registry import definition_of, has_likelihood
 from cola.records import Metric
 from cola.spec.yaml_text import dump_yaml
 from cola.study import RunSpec
@@ -105,6 +105,8 @@ def study_names(run_folder: Path) -> list[str]:
 
 def held_out_nll(run_folder: Path, spec: RunSpec, nll_key: str, bits_key: str) -> str:
     """The last evaluation's NLL and bits per byte, with the NLL's kind and the step."""
+    if not has_likelihood(spec.family, spec.model, spec.evaluation.likelihood):
+        return "none: the model has no likelihood"
     last = last_validation(run_folder)
     if last is None or nll_key not in last.values:
         return "not measured"

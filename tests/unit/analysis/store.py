@@ -9,7 +9,15 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
-from cola.records import RATE, SCHEMA_VERSION, SOLVER_DIFFERENCE, Artifact, Metric, Tag
+from cola.records import (
+    NO_LIKELIHOOD,
+    RATE,
+    SCHEMA_VERSION,
+    SOLVER_DIFFERENCE,
+    Artifact,
+    Metric,
+    Tag,
+)
 from tests.stores import new_store
 
 KINDS = {"ar": "exact", "llada": "bound", "cola": "bound"}
@@ -100,6 +108,9 @@ class Store:
                 values |= {Metric.val_nats(RATE): 0.7, Metric.val_error(RATE): 0.02}
             if part == 2:
                 values |= {Metric.accuracy(f"task{t}"): 0.2 + 0.05 * rung + 0.1 * t for t in (1, 2)}
+            if tags[Tag.NLL_KIND] == NO_LIKELIHOOD:
+                scores = (Metric.NLL, Metric.NLL_STANDARD_ERROR, Metric.BITS_PER_BYTE)
+                values = {name: value for name, value in values.items() if name not in scores}
             metrics += [MlflowMetric(name, value, part, step) for name, value in values.items()]
         for name, value in (lines or {}).items():
             metrics.append(MlflowMetric(Metric.reference(name), value, 2, 100))

@@ -27,6 +27,7 @@ from tests.sizes import (
     train_flops_per_token,
 )
 from tests.unit.families.test_keys_read import BASE, GENERATION, LIKELIHOOD
+from tests.unit.orchestration.planning.test_plan import saved_bytes
 from tests.unit.test_flops import counted
 from tests.unit.test_inference_flops import counted as counted_call
 from tests.unit.test_inference_flops import split
@@ -103,6 +104,17 @@ def test_executed_flops_agree_with_torch(kind: str) -> None:
     if DEFINITION.nll_kind(spec, settings) is not None:
         found = counted_call(lambda: COLA.likelihood(model, text, settings, stream=stream))
         check_split(likelihood_flops_per_token(spec, settings, LENGTH), BATCH * LENGTH, found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("core", [100_000, 400_000])
+def test_activations_are_estimated_from_above(kind: str, core: int) -> None:
+    spec = spec_of(kind, core)
+    objective = ColaSettings.parse({"prior": PRIORS[kind]}).objective
+    module = COLA.stage_module(COLA.build(spec), objective, "joint")
+    batch = Batch(tokens(4), Stream(0, 0, range(4)), range(4), 4)
+    kept = saved_bytes(module, module.draw(batch)) / batch.tokens_BL.numel()
+    assert kept < DEFINITION.activation_bytes(spec, objective, "float32") < 3 * kept
 
 
 def check_split(expected: Any, count: int, found: tuple[float, float]) -> None:

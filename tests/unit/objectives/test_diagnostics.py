@@ -18,6 +18,7 @@ from cola.objectives.diagnostics import (
     WAYS,
     active_units,
     context_probe,
+    flow_diagnostics,
     flow_matching_by_time,
     interpolation,
     latent_diagnostics,
@@ -187,6 +188,7 @@ def test_the_probe_needs_both_parts(model: ColaDLM, held_out: Tensor) -> None:
 def test_all_of_them_by_name(model: ColaDLM, corpus_tokens: Tensor) -> None:
     tokens = corpus_tokens[:8]
     found = latent_diagnostics(model, tokens, stream(8))
+    found |= flow_diagnostics(model, tokens, stream(8))
     smooth = latent_smoothness(model, tokens, stream(8))
     assert found["decode_accuracy_at_noise/0.4"] == smooth[0.4]
     assert found["reconstruction_accuracy/sample"] > 0.9
