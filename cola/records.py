@@ -15,17 +15,9 @@ SCHEMA_VERSION = "1"
 # Tasks of `cola evaluate`: the release's few-shot ones and their corrected variants, and those that
 # are made from any held-out text.
 FEW_SHOT_TASKS = (
-    "lambada",
-    "mmlu",
-    "siqa",
-    "squad",
-    "story_cloze",
-    "obqa",
-    "race",
-    "hellaswag",
-    "siqa_context",
+    "lambada", "mmlu", "siqa", "squad", "story_cloze", "obqa", "race", "hellaswag", "siqa_context",
     "squad_f1",
-)
+)  # fmt: skip
 FEW_SHOT_NEW_TOKENS = 32
 # The noise of validation is the same in every run, so that points on a curve are comparable.
 VALIDATION_SEED = 0
