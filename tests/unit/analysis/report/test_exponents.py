@@ -30,7 +30,7 @@ def test_intervals_hold_the_difference_whatever_budgets_have_in_common() -> None
     truth = GAMMAS[0] - GAMMAS[1]
     held = np.mean([each.low <= truth <= each.high for each in found])
     assert 0.88 <= held <= 0.99
-    assert np.median([each.value for each in found]) == pytest.approx(truth, abs=1e-4)
+    assert np.median([each.value for each in found]) == pytest.approx(truth, abs=2e-4)
     assert np.median([each.high - each.low for each in found]) < truth
 
 
