@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -23,16 +24,21 @@ COLUMNS = {
 SHARES = ("first_token_accuracy", "distinct_2", "repetition_4")
 
 
-def frontier_content(frontier: Frontier | None) -> dict[str, Any] | None:
-    """What the templates show; None where nothing was measured."""
+def frontier_content(frontier: Frontier | None, run_keys: Collection[str]) -> dict[str, Any] | None:
+    """What the templates show; None where nothing was measured. `run_keys`: of the study's runs."""
     if frontier is None:
         return None
+    gone = len(frontier.run_keys - set(run_keys))
+    stale = [
+        f"{gone} of the {len(frontier.run_keys)} runs that it was measured on are not this study's: "
+        "measure it anew."
+    ]
     return {
         "sentences": frontier.sentences,
         "points": point_table(frontier),
         "speed": speed_table(frontier.speed),
         "speed_note": speed_note(frontier.speed),
-        "notes": frontier.notes,
+        "notes": [*(stale if gone else []), *frontier.notes],
         "made": frontier.made,
         "command": frontier.command,
     }

@@ -82,7 +82,7 @@ def page(
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
-        "generation": frontier_content(generation),
+        "generation": frontier_content(generation, list(frames.runs["run_key"])),
         "samples": sample_groups(frames.samples, found.labels),
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),

@@ -5,6 +5,7 @@ Read by `analysis.generation_frontier` alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,7 @@ def as_record(
 ) -> dict[str, Any]:
     """All of it as plain values."""
     nats = None if judges.reference is None else judges.reference.truth_nats.tolist()
-    held_out = truth_scores(prompts, nats)
+    held_out = finite(truth_scores(prompts, nats))
     if judges.mauve is not None and judges.mauve.halves is not None:
         held_out["mauve"] = judges.mauve.halves.value
     return {
@@ -89,6 +90,7 @@ def curve_record(result: CurveResult) -> dict[str, Any]:
         "budget": runs.budget,
         "core_parameters": runs.core_parameters,
         "runs": [target.name for target in runs.targets],
+        "run_keys": [each.run_folder.resolve().name for each in runs.targets if each.run_folder],
         "base": result.points[0].settings.model_dump(mode="json"),
         "points": [point_record(point) for point in result.points],
         "edges": edges(result),
@@ -105,6 +107,7 @@ def point_record(point: PointResult) -> dict[str, Any]:
         for name in names
         if all(name in metrics for metrics in point.metrics)
     }
+    found = finite(found)
     if point.mauve:
         found["mauve"] = float(np.mean([score.value for score in point.mauve]))
         errors = [score.standard_error for score in point.mauve]
@@ -114,10 +117,15 @@ def point_record(point: PointResult) -> dict[str, Any]:
         "metrics": found,
         "flops_per_token": point.flops_per_token,
         "by_run": [
-            {name: metrics[name] for name in metrics if not name.endswith("_standard_error")}
+            finite({n: metrics[n] for n in metrics if not n.endswith("_standard_error")})
             for metrics in point.metrics
         ],
     }
+
+
+def finite(values: dict[str, float]) -> dict[str, float]:
+    """The values that are numbers: texts of three tokens have no repetition of four."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def edges(result: CurveResult) -> list[tuple[int, int]]:
