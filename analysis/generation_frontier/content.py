@@ -29,9 +29,9 @@ def frontier_content(frontier: Frontier | None, run_keys: Collection[str]) -> di
     if frontier is None:
         return None
     gone = len(frontier.run_keys - set(run_keys))
+    count = len(frontier.run_keys)
     stale = [
-        f"{gone} of the {len(frontier.run_keys)} runs that it was measured on are not this study's: "
-        "measure it anew."
+        f"{gone} of the {count} runs that it was measured on are not this study's: measure it anew."
     ]
     return {
         "sentences": frontier.sentences,
