@@ -68,6 +68,10 @@ def test_a_frontier_is_measured_item_by_item_and_taken_up_again(output: Path) ->
     assert len(answers) == 4 * 3 * 2 + 2
     assert frontier(output, *FEW)["curves"] == found["curves"]
     assert all(path.read_bytes() == content for path, content in answers.items())
+    more = frontier(output, *FEW, "--draws", "3", "--batches", "")
+    assert more["draws"] == 3
+    assert all(path.read_bytes().startswith(content) for path, content in answers.items())
+    frontier(output, *FEW)
     kept = read_frontier(output / "studies" / "tiny")
     assert kept is not None
     assert kept.variants == ["ar", "llada"]
