@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -23,16 +24,21 @@ COLUMNS = {
 SHARES = ("first_token_accuracy", "distinct_2", "repetition_4")
 
 
-def frontier_content(frontier: Frontier | None) -> dict[str, Any] | None:
-    """What the templates show; None where nothing was measured."""
+def frontier_content(frontier: Frontier | None, run_keys: Collection[str]) -> dict[str, Any] | None:
+    """What the templates show; None where nothing was measured. `run_keys`: of the study's runs."""
     if frontier is None:
         return None
+    gone = len(frontier.run_keys - set(run_keys))
+    count = len(frontier.run_keys)
+    stale = [
+        f"{gone} of the {count} runs that it was measured on are not this study's: measure it anew."
+    ]
     return {
         "sentences": frontier.sentences,
         "points": point_table(frontier),
         "speed": speed_table(frontier.speed),
         "speed_note": speed_note(frontier.speed),
-        "notes": frontier.notes,
+        "notes": [*(stale if gone else []), *frontier.notes],
         "made": frontier.made,
         "command": frontier.command,
     }
@@ -108,9 +114,11 @@ def speed_note(speed: pd.DataFrame) -> str:
     if speed.empty:
         return ""
     devices = " and ".join(sorted(set(speed["device"])))
+    threads = int(speed["threads"].max())
+    several = "s" * (threads > 1)
     note = (
-        f"Measured on {devices} with {speed['threads'].max()} threads at the base settings, the "
-        "fastest of two; other work on the machine is in the times. The first tokens are one, a "
+        f"Measured on {devices} with {threads} thread{several} at the base settings, the fastest "
+        "of two; other work on the machine is in the times. The first tokens are one, a "
         "block, or the whole text where all come together."
     )
     if speed["peak_bytes"].isna().any():

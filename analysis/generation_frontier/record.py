@@ -39,7 +39,8 @@ class Quality:
 class Frontier:
     """points: a row a setting with variant, label, setting (words), changed (keys), flops_per_token
     and metrics. edges: by variant, pairs of places among its points that a line is drawn between.
-    truth: numbers of the text itself. speed: a row a curve and batch size."""
+    truth: numbers of the text itself. speed: a row a curve and batch size. run_keys: of the runs
+    that it was measured on."""
 
     points: pd.DataFrame
     edges: dict[str, list[tuple[int, int]]]
@@ -50,6 +51,7 @@ class Frontier:
     notes: list[str]
     made: str
     command: str
+    run_keys: frozenset[str]
 
     @property
     def variants(self) -> list[str]:
@@ -105,6 +107,7 @@ def _frontier(record: dict[str, Any]) -> Frontier:
         list(record["notes"]),
         record["made"],
         record["command"],
+        frozenset(key for curve in record["curves"] for key in curve["run_keys"]),
     )
 
 

@@ -98,7 +98,7 @@ def page(
         "context_sentences": context_sentences(largest),
         "context_note": CONTEXTS,
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
-        "generation": frontier_content(generation),
+        "generation": frontier_content(generation, list(frames.runs["run_key"])),
         "samples": sample_groups(frames.samples, found.labels),
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),

@@ -78,13 +78,18 @@ def mauve(generated_Nd: np.ndarray, real_Nd: np.ndarray) -> MauveScore:
 
 
 def of_halves(real_Nd: np.ndarray) -> MauveScore | None:
-    """The score of one half of real texts against the other, which no model passes in the mean;
-    None where they are too few."""
+    """The score of one half of real texts against the other, which no model passes in the mean:
+    that of `HALF_SAMPLES` random divisions, whose scatter is its standard error. None where texts
+    are too few."""
     if len(real_Nd) < 2 * LEAST:
         return None
-    order_N = np.random.default_rng(SEED).permutation(len(real_Nd))
-    middle = len(real_Nd) // 2
-    return mauve(real_Nd[order_N[:middle]], real_Nd[order_N[middle:]])
+    random, middle = np.random.default_rng(SEED), len(real_Nd) // 2
+    scores = []
+    for repeat in range(HALF_SAMPLES):
+        order_N = random.permutation(len(real_Nd))
+        one, other = real_Nd[order_N[:middle]], real_Nd[order_N[middle:]]
+        scores.append(_score(one, other, SEED + repeat))
+    return MauveScore(float(np.mean(scores)), float(np.std(scores, ddof=1)), middle)
 
 
 def _half(features_Nd: np.ndarray, random: np.random.Generator) -> np.ndarray:

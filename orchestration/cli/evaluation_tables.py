@@ -249,7 +249,11 @@ def mauve_sentences(details: Mapping[str, Any]) -> list[str]:
         f"{found['interval']}"
     )
     if halves is not None:
-        sentence += f"; of one half of the held-out texts against the other it is {halves:.3f}"
+        error = details["held_out"]["mauve_standard_error"]
+        sentence += (
+            f"; of one half of the held-out texts against the other it is {halves:.3f}, with a "
+            f"scatter of {error:.3f}"
+        )
     return [sentence, *([found["note"]] if found["note"] else [])]
 
 

@@ -90,7 +90,7 @@ def frontier(
         from orchestration.frontier.measure import judges_of, measured
         from orchestration.frontier.plan import planned, print_plan
         from orchestration.frontier.record import as_record
-        from orchestration.frontier.request import FrontierRequest, prompts_of
+        from orchestration.frontier.request import FrontierRequest, check_reads_tokens, prompts_of
         from orchestration.frontier.runs import chosen_runs
         from orchestration.frontier.text import print_frontier
         from orchestration.inference.evaluate import EvaluationExecutor
@@ -102,6 +102,8 @@ def frontier(
         tuple(settings or ()), axes, cross, prompts, draws, seed, sizes,
         reference_target(reference, name, root), checked_features(features),
     )  # fmt: skip
+    if request.reference is not None:
+        check_reads_tokens(request.reference, curves)
     texts = prompts_of(curves, request)
     console = wide_console()
     if plan:

@@ -5,7 +5,8 @@ Read by `analysis.generation_frontier` alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from cola.evaluation.frontier.matched import Curve, Match, matched
 from cola.evaluation.frontier.prompts import Prompts
-from cola.evaluation.frontier.scores import BRIER, BRIERLM, QUALITIES
+from cola.evaluation.frontier.scores import BRIER, BRIERLM, QUALITIES, REFERENCE
 from cola.evaluation.frontier.settings import AXES, neighbours
 from cola.evaluation.frontier.task import truth_scores
 from cola.evaluation.mauve import COMPARABLE, METHOD
@@ -40,7 +41,7 @@ def as_record(
 ) -> dict[str, Any]:
     """All of it as plain values."""
     nats = None if judges.reference is None else judges.reference.truth_nats.tolist()
-    held_out = truth_scores(prompts, nats)
+    held_out = finite(truth_scores(prompts, nats))
     if judges.mauve is not None and judges.mauve.halves is not None:
         held_out["mauve"] = judges.mauve.halves.value
     return {
@@ -59,7 +60,9 @@ def as_record(
         "held_out": held_out,
         "qualities": [vars(quality) for quality in QUALITIES],
         "curves": [curve_record(result) for result in results],
-        "comparisons": [match_record(match, results) for match in matches(results, prompts)],
+        "comparisons": [
+            match_record(match, results, request) for match in matches(results, prompts)
+        ],
         "notes": notes(results, prompts, request=request, judges=judges),
     }
 
@@ -89,6 +92,7 @@ def curve_record(result: CurveResult) -> dict[str, Any]:
         "budget": runs.budget,
         "core_parameters": runs.core_parameters,
         "runs": [target.name for target in runs.targets],
+        "run_keys": [each.run_folder.resolve().name for each in runs.targets if each.run_folder],
         "base": result.points[0].settings.model_dump(mode="json"),
         "points": [point_record(point) for point in result.points],
         "edges": edges(result),
@@ -105,6 +109,7 @@ def point_record(point: PointResult) -> dict[str, Any]:
         for name in names
         if all(name in metrics for metrics in point.metrics)
     }
+    found = finite(found)
     if point.mauve:
         found["mauve"] = float(np.mean([score.value for score in point.mauve]))
         errors = [score.standard_error for score in point.mauve]
@@ -114,10 +119,15 @@ def point_record(point: PointResult) -> dict[str, Any]:
         "metrics": found,
         "flops_per_token": point.flops_per_token,
         "by_run": [
-            {name: metrics[name] for name in metrics if not name.endswith("_standard_error")}
+            finite({n: metrics[n] for n in metrics if not n.endswith("_standard_error")})
             for metrics in point.metrics
         ],
     }
+
+
+def finite(values: dict[str, float]) -> dict[str, float]:
+    """The values that are numbers: texts of three tokens have no repetition of four."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def edges(result: CurveResult) -> list[tuple[int, int]]:
@@ -138,7 +148,9 @@ def matches(results: Sequence[CurveResult], prompts: Prompts) -> list[Match]:
     return [m for m in found if m is not None and m.quality.name not in left_out]
 
 
-def match_record(match: Match, results: Sequence[CurveResult]) -> dict[str, Any]:
+def match_record(
+    match: Match, results: Sequence[CurveResult], request: FrontierRequest
+) -> dict[str, Any]:
     """A comparison as values and as a sentence."""
     return {
         "quality": match.quality.name,
@@ -149,11 +161,13 @@ def match_record(match: Match, results: Sequence[CurveResult]) -> dict[str, Any]
         "documents": match.documents,
         "seeds": dict(match.seeds),
         "gaps": [vars(gap) | {"decided": gap.decided} for gap in match.gaps],
-        "sentence": match_sentence(match, {r.runs.variant: r for r in results}),
+        "sentence": match_sentence(match, {r.runs.variant: r for r in results}, request),
     }
 
 
-def match_sentence(match: Match, results: dict[str, CurveResult]) -> str:
+def match_sentence(
+    match: Match, results: Mapping[str, CurveResult], request: FrontierRequest
+) -> str:
     """Which curve is best at that entropy, or that the data do not decide it."""
     labels = {variant: result.runs.label for variant, result in results.items()}
     where = "the text's own entropy"
@@ -169,19 +183,26 @@ def match_sentence(match: Match, results: dict[str, CurveResult]) -> str:
         verdict = f"the data do not decide between {' and '.join([labels[match.best], *equal])}"
     else:
         verdict = f"{labels[match.best]} is best"
+    judge = request.reference if match.quality.name == REFERENCE else None
+    if judge is not None and judge.family == results[match.best].runs.family.name:
+        verdict += ", whose own family the reference is of"
     seeds = sorted(set(match.seeds.values()))
     of_seeds = f"{'-'.join(map(str, seeds))} seeds a curve"
     if seeds == [1]:
         of_seeds = "one seed a curve, so that intervals know nothing of seeds"
-    budgets = {result.runs.budget for result in results.values()}
-    unequal = ""
-    if len(budgets) > 1:
-        each = ", ".join(f"{labels[v]} {r.runs.budget:.3g}" for v, r in results.items())
-        unequal = f" Training compute is not equal ({each} FLOPs)."
     return (
         f"{first}{best}, {behind}; {verdict} (95% together, over {match.documents} documents, "
-        f"{of_seeds}).{unequal}"
+        f"{of_seeds}).{unequal_compute(results)}"
     )
+
+
+def unequal_compute(results: Mapping[str, CurveResult]) -> str:
+    """A sentence on the curves' budgets where they differ, with a space before it."""
+    runs = [result.runs for result in results.values()]
+    if len({each.budget for each in runs}) == 1:
+        return ""
+    budgets = ", ".join(f"{each.label} {each.budget:.3g}" for each in runs)
+    return f" Training compute is not equal ({budgets} FLOPs)."
 
 
 def gap_text(low: float | None, high: float | None) -> str:

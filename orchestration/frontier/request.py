@@ -90,3 +90,23 @@ def prompts_of(curves: Sequence[CurveRuns], request: FrontierRequest) -> Prompts
     texts = held_out(data, request.prompts).prompt_texts(request.prompts)
     new = max(1, min(new, texts.rows_NL.shape[1] - prompt_tokens))
     return Prompts.of(texts, prompt_tokens, new, asked=request.prompts)
+
+
+def check_reads_tokens(reference: Target, curves: Sequence[CurveRuns]) -> None:
+    """Whether a reference reads the study's tokens, which it judges as they are.
+
+    Raises:
+        SpecError: its tokenizer is another one.
+    """
+    vocabularies = [
+        target.tokenizer().backend.get_vocab(with_added_tokens=True)
+        for target in (reference, curves[0].targets[0])
+    ]
+    # A start token is the first id behind the vocabulary, and no token of a text.
+    shared = min(len(vocabulary) for vocabulary in vocabularies)
+    own, other = ({t: i for t, i in v.items() if i < shared} for v in vocabularies)
+    if own != other:
+        raise SpecError(
+            f"--reference {reference.name}: has another tokenizer than the study, whose tokens it "
+            "would take for others; give a run of the study, or none"
+        )

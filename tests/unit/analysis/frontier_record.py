@@ -26,6 +26,7 @@ def curve(variant: str, label: str, points: list[dict[str, Any]]) -> dict[str, A
     }  # fmt: skip
     return {
         "variant": variant, "label": label, "points": points, "speed": {"by_batch": by_batch},
+        "run_keys": [f"key of {variant}"],
         "edges": [[i, i + 1] for i in range(len(points) - 1)],
     }  # fmt: skip
 

@@ -64,15 +64,16 @@ def test_figures_have_a_panel_a_quality_and_the_text_itself(frontier: Frontier) 
 
 
 def test_tables_say_what_is_not_measured(frontier: Frontier) -> None:
-    content = frontier_content(frontier)
+    content = frontier_content(frontier, ["key of ar"])
     assert content is not None
+    assert content["notes"][0].startswith("1 of the 2 runs that it was measured on are not")
     assert [column.title for column in content["speed"].columns][-1] == "whole texts, s"
     assert "Memory is not measured on a CPU" in content["speed_note"]
     assert content["points"].rows[0][0] == "the text itself"
     assert cells({"first_token_accuracy": 0.4, "entropy": 2.0, "entropy_standard_error": 0.1}) == {
         "first_token_accuracy": "40.0%", "entropy": "2 ± 0.1",
     }  # fmt: skip
-    assert frontier_content(None) is None
+    assert frontier_content(None, []) is None
 
 
 @pytest.mark.parametrize(

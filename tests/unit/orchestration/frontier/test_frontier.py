@@ -11,11 +11,14 @@ from typer.testing import CliRunner
 
 from analysis.generation_frontier.record import read_frontier
 from cola.data import PreparedData
+from cola.data.tokenizer import train_bpe
 from cola.errors import SpecError
 from cola.study import StudySpec
 from sweeps.cli import app
 from tests.conftest import tiny_study_of
+from tests.factories import tiny_model
 from tests.finished import finished_study
+from tests.sizes import TINY_CORE
 
 FEW = ["--prompts", "9", "--vary", "generation.temperature=0,0.5", "--batches", "1,2"]
 
@@ -65,6 +68,10 @@ def test_a_frontier_is_measured_item_by_item_and_taken_up_again(output: Path) ->
     assert len(answers) == 4 * 3 * 2 + 2
     assert frontier(output, *FEW)["curves"] == found["curves"]
     assert all(path.read_bytes() == content for path, content in answers.items())
+    more = frontier(output, *FEW, "--draws", "3", "--batches", "")
+    assert more["draws"] == 3
+    assert all(path.read_bytes().startswith(content) for path, content in answers.items())
+    frontier(output, *FEW)
     kept = read_frontier(output / "studies" / "tiny")
     assert kept is not None
     assert kept.variants == ["ar", "llada"]
@@ -92,3 +99,11 @@ def test_what_cannot_be_measured_is_refused(
 def test_without_a_finished_run_the_command_that_trains_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="`cola run tiny` trains them"):
         frontier(tmp_path / "outputs", *FEW)
+
+
+def test_a_reference_that_reads_other_tokens_is_refused(output: Path, tmp_path: Path) -> None:
+    family, model = tiny_model("ar", TINY_CORE["ar"], 270)
+    family.save(model, tmp_path)
+    train_bpe(["other words than those of the corpus, and their letters"], 270).save(tmp_path)
+    with pytest.raises(SpecError, match="has another tokenizer than the study"):
+        frontier(output, *FEW, "--reference", str(tmp_path))
