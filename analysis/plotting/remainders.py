@@ -20,7 +20,8 @@ EXPLANATION = (
     "before the same answer. A patch of p tokens is split by a length that p does not divide: the "
     "columns of a gain say what lengths that their number divides have more than the others, by "
     "the same items, with a 95% interval over documents. An interval that holds 0 tells no "
-    "difference apart, and one of no width is of items that all came out alike. Models whose patch is 1 split nothing: theirs is what chance gives."
+    "difference apart, and one of no width is of items that all came out alike. Models whose patch "
+    "is 1 split nothing: theirs is what chance gives."
 )
 SHARES = ("accuracy",)  # ends the names of what is shown in per cent
 
