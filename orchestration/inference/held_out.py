@@ -77,8 +77,9 @@ def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
     return None
 
 
-def run_text(target: Target, name: str) -> HeldOut:
-    """The sequences of a text that the run's study names, as its finished models were measured on.
+def run_text(target: Target, name: str, *, every_sequence: bool) -> HeldOut:
+    """The sequences of a text that the run's study names, as its finished models were measured on;
+    `every_sequence` as of `held_out_text`.
 
     Raises:
         SpecError: the text cannot be read any more.
@@ -99,6 +100,7 @@ def run_text(target: Target, name: str) -> HeldOut:
         found.rows_NL,
         found.bytes_N,
         data.tokenizer,
+        every_sequence=every_sequence,
         left_out=found.notes,
         documents_N=found.documents_N,
     )
