@@ -64,9 +64,14 @@ def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
     """The text of `evaluation.held_out` that the option names; None where it names files.
 
     Raises:
-        SpecError: it names such a text and more.
+        SpecError: it names such a text and more, or what is a file here too.
     """
-    names = [str(path) for path in files if str(path) in settings.held_out and not path.exists()]
+    names = [str(path) for path in files if str(path) in settings.held_out]
+    for name in filter(lambda name: Path(name).exists(), names):
+        raise SpecError(
+            f"{OPTION} {name}: is a text of the study (evaluation.held_out) and a path here; give "
+            f"the file's whole path, {Path(name).absolute()}, or call from another folder"
+        )
     if len(names) == 1 == len(files):
         return names[0]
     if names:
