@@ -177,9 +177,9 @@ def test_a_text_of_the_study_is_known_by_its_name(
     monkeypatch.chdir(tmp_path)
     assert named_text([Path("typos")], settings) == "typos"
     assert named_text([Path("other.txt")], settings) is None
-    with pytest.raises(SpecError, match="typos: is a text of the study .* give it alone"):
+    with pytest.raises(SpecError, match=r"typos: is a text of the study .* give it alone"):
         named_text([Path("typos"), Path("other.txt")], settings)
     (tmp_path / "typos").write_text("A file.")
-    with pytest.raises(SpecError, match="typos: is a text of the study .* and a path here"):
+    with pytest.raises(SpecError, match=r"typos: is a text of the study .* and a path here"):
         named_text([Path("typos")], settings)
     assert named_text([tmp_path / "typos"], settings) is None
