@@ -52,12 +52,8 @@ def measurements(metrics: Metrics) -> list[str]:
 
 def matches(metrics: Metrics, form: re.Pattern[str]) -> list[re.Match[str]]:
     """Names of measured numbers, not of their errors, that have a form."""
-    known = (key for key, value in metrics.items() if value is not None and not pd.isna(value))
-    return [
-        match
-        for key in known
-        if isinstance(key, str) and (match := form.fullmatch(key)) is not None
-    ]
+    found = [form.fullmatch(key) for key in metrics if isinstance(key, str)]
+    return [match for match in found if match and not pd.isna(metrics[match[0]])]
 
 
 def _row(
