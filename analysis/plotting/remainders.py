@@ -20,7 +20,8 @@ EXPLANATION = (
     "before the same answer. A patch of p tokens is split by a length that p does not divide: the "
     "columns of a gain say what lengths that their number divides have more than the others, by "
     "the same items, with a 95% interval over documents. An interval that holds 0 tells no "
-    "difference apart, and one of no width is of items that all came out alike. Models whose patch is 1 split nothing: theirs is what chance gives."
+    "difference apart, and one of no width is of items that all came out alike. Models whose patch "
+    "is 1 split nothing: theirs is what chance gives."
 )
 SHARES = ("accuracy",)  # ends the names of what is shown in per cent
 
@@ -51,12 +52,8 @@ def measurements(metrics: Metrics) -> list[str]:
 
 def matches(metrics: Metrics, form: re.Pattern[str]) -> list[re.Match[str]]:
     """Names of measured numbers, not of their errors, that have a form."""
-    known = (key for key, value in metrics.items() if value is not None and not pd.isna(value))
-    return [
-        match
-        for key in known
-        if isinstance(key, str) and (match := form.fullmatch(key)) is not None
-    ]
+    found = [form.fullmatch(key) for key in metrics if isinstance(key, str)]
+    return [match for match in found if match and not pd.isna(metrics[match[0]])]
 
 
 def _row(

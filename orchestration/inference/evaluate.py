@@ -315,7 +315,7 @@ def held_out_of(target: Target, request: EvaluationRequest) -> HeldOut | None:
         return None
     name = named_text(request.held_out_files, target.settings())
     if name is not None:
-        return run_text(target, name)
+        return run_text(target, name, every_sequence=not request.limited)
     if request.held_out_files:
         return held_out_text(
             request.held_out_files,

@@ -64,9 +64,14 @@ def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
     """The text of `evaluation.held_out` that the option names; None where it names files.
 
     Raises:
-        SpecError: it names such a text and more.
+        SpecError: it names such a text and more, or what is a file here too.
     """
-    names = [str(path) for path in files if str(path) in settings.held_out and not path.exists()]
+    names = [str(path) for path in files if str(path) in settings.held_out]
+    for name in filter(lambda name: Path(name).exists(), names):
+        raise SpecError(
+            f"{OPTION} {name}: is a text of the study (evaluation.held_out) and a path here; give "
+            f"the file's whole path, {Path(name).absolute()}, or call from another folder"
+        )
     if len(names) == 1 == len(files):
         return names[0]
     if names:
@@ -77,8 +82,9 @@ def named_text(files: Sequence[Path], settings: EvaluationSpec) -> str | None:
     return None
 
 
-def run_text(target: Target, name: str) -> HeldOut:
-    """The sequences of a text that the run's study names, as its finished models were measured on.
+def run_text(target: Target, name: str, *, every_sequence: bool) -> HeldOut:
+    """The sequences of a text that the run's study names, as its finished models were measured on;
+    `every_sequence` as of `held_out_text`.
 
     Raises:
         SpecError: the text cannot be read any more.
@@ -99,6 +105,7 @@ def run_text(target: Target, name: str) -> HeldOut:
         found.rows_NL,
         found.bytes_N,
         data.tokenizer,
+        every_sequence=every_sequence,
         left_out=found.notes,
         documents_N=found.documents_N,
     )

@@ -100,9 +100,8 @@ class ServedModel:
 
     def read_settings(self, settings: GenerationSpec) -> dict[str, Any]:
         """What the model reads of generation settings, by the names that requests have."""
-        values = settings.model_dump(mode="json")
         read = sorted(self.keys_read)
-        return {OWN_NAMES.get(key, key): values[key] for key in read}
+        return {OWN_NAMES.get(key, key): getattr(settings, key) for key in read}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,14 @@ def test_a_key_that_one_task_reads_is_accepted() -> None:
 
 
 def test_every_key_of_an_evaluation_is_accounted_for() -> None:
-    none = {"validation_sequences", "points", "samples", "diagnostic_sequences"}
+    none = {
+        "validation_sequences",
+        "points",
+        "samples",
+        "diagnostic_sequences",
+        "held_out",
+        "context_lengths",
+    }
     fields = EvaluationSpec.model_fields.keys()
     assert {name for name in fields if not readers_of(name)} == none
 

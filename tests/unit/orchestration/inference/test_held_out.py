@@ -19,7 +19,8 @@ from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.catalog import HeldOut
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
-from orchestration.inference.held_out import held_out_text
+from cola.study import EvaluationSpec
+from orchestration.inference.held_out import held_out_text, named_text
 from tests.factories import tiny_model
 from tests.sizes import FAMILIES, SMALL
 
@@ -167,3 +168,18 @@ def test_a_field_of_held_out_rows_is_not_named_as_a_study_s(
     (tmp_path / "a.jsonl").write_text('{"content": "x"}\n')
     with pytest.raises(SpecError, match=r"^field 'text': no such field \(--held-out=.*: line 1\)"):
         read(tokenizer, tmp_path / "a.jsonl")
+
+
+def test_a_text_of_the_study_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EvaluationSpec.parse({"held_out": {"typos": {"source": "perturbed"}}})
+    monkeypatch.chdir(tmp_path)
+    assert named_text([Path("typos")], settings) == "typos"
+    assert named_text([Path("other.txt")], settings) is None
+    with pytest.raises(SpecError, match=r"typos: is a text of the study .* give it alone"):
+        named_text([Path("typos"), Path("other.txt")], settings)
+    (tmp_path / "typos").write_text("A file.")
+    with pytest.raises(SpecError, match=r"typos: is a text of the study .* and a path here"):
+        named_text([Path("typos")], settings)
+    assert named_text([tmp_path / "typos"], settings) is None
