@@ -224,6 +224,7 @@ def notes(
         f"Texts of {prompts.new} tokens, {request.draws} behind each of {prompts.count:,} held-out "
         f"prompts of {len(np.unique(prompts.clusters())):,} documents, the same for all families.",
         ENTROPY_IS,
+        *quality_notes(request),
         *reference_notes(results, request),
     ]
     if prompts.count < request.prompts:
@@ -242,6 +243,15 @@ def notes(
             f"on the states of {judges.mauve.name}; errors by {METHOD}."
         )
     return found + budget_notes(results)
+
+
+def quality_notes(request: FrontierRequest) -> list[str]:
+    """What each measure of quality is."""
+    return [
+        f"{quality.label}: {quality.note}."
+        for quality in QUALITIES
+        if quality.name != REFERENCE or request.reference is not None
+    ]
 
 
 def reference_notes(results: Sequence[CurveResult], request: FrontierRequest) -> list[str]:

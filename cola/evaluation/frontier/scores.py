@@ -49,8 +49,8 @@ QUALITIES = (
         REFERENCE,
         "NLL by the reference",
         "lower",
-        "the reference's NLL of the texts given their prompts, whose exponential is the generative "
-        "perplexity; a reference favours what resembles its own family",
+        "nats a token of the texts given their prompts, whose exponential is the generative "
+        "perplexity",
     ),
     Quality(
         BRIERLM,
