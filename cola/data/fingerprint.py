@@ -17,8 +17,16 @@ from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
 from cola.files import sha256_of
 from cola.hidden_topics.documents import documents
+from cola.image_captions.drawing import pair_of
 from cola.spec import DataSpec, canonical_json
-from cola.spec.data import GeneratedText, HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
+from cola.spec.data import (
+    Drawn,
+    GeneratedText,
+    HubTokenizer,
+    LocalFiles,
+    PythonStdlib,
+    TokenizerFile,
+)
 
 # To be raised with every change of code that changes the tokens made from the same text.
 FORMAT_VERSION = 1
@@ -51,7 +59,7 @@ def source_fingerprint(spec: DataSpec) -> str:
     elif isinstance(spec.corpus, PythonStdlib):
         corpus["files"] = _contents(list_files(spec.corpus).files, by_name=True)
         corpus["python"] = platform.python_version()
-    elif isinstance(spec.corpus, GeneratedText):
+    elif isinstance(spec.corpus, Drawn):
         corpus["beginning"] = _beginning(spec.corpus)
     elif folder is not None:
         del corpus["name"]
@@ -70,10 +78,16 @@ def source_fingerprint(spec: DataSpec) -> str:
 
 
 @lru_cache(maxsize=8)
-def _beginning(corpus: GeneratedText) -> str:
+def _beginning(corpus: Drawn) -> str:
     """SHA-256 (hex) of the first documents: another release of numpy may draw others."""
-    few = corpus.model_copy(update={"documents": min(corpus.documents, BEGINNING)})
-    return hashlib.sha256("\n".join(documents(few)).encode()).hexdigest()
+    few = min(corpus.documents, BEGINNING)
+    if isinstance(corpus, GeneratedText):
+        texts = documents(corpus.model_copy(update={"documents": few}))
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for text, image in (pair_of(corpus, number) for number in range(few)):
+        digest.update(text.encode() + image.tobytes())
+    return digest.hexdigest()
 
 
 def _tokenizer_identity(spec: DataSpec) -> dict[str, Any]:

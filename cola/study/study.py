@@ -362,6 +362,7 @@ class StudySpec(Spec):
             )
         check_tasks_fit(self.evaluation, length)
         for name, settings in self.families.items():
+            self._check_images(name, definition_of(settings.family).image_shape(settings))
             multiple, keys = definition_of(settings.family).sequence_multiple(settings)
             if length % multiple:
                 raise ValueError(
@@ -369,6 +370,23 @@ class StudySpec(Spec):
                     f"= {multiple}"
                 )
         return self
+
+    def _check_images(self, name: str, wanted: tuple[int, int, int] | None) -> None:
+        """Raise a ValueError where an entry reads other images than the corpus has."""
+        found = self.data.image_shape
+        if wanted is None or wanted == found:
+            return
+        shown = "has none" if found is None else f"has images of {shape_text(found)}"
+        raise ValueError(
+            f"families.{name} reads a {shape_text(wanted)} image beside each text, and "
+            f"data.corpus.source={self.data.corpus.source} {shown}; give "
+            "corpus: {source: generated-pairs} with the family's image_size"
+        )
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for people."""
+    return " x ".join(map(str, shape))
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,17 @@ def diagnostics(
         return {}
     tokens_BL = torch.from_numpy(data.validation.rows(ids))
     model.eval()
-    values = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    stream = Stream(VALIDATION_SEED, 0, range(len(ids)))
+    values = family.diagnostics(model, tokens_BL, stream)
+    images = data.validation.images_of(ids)
+    if images is not None:
+        values |= family.pair_diagnostics(
+            model,
+            tokens_BL,
+            torch.from_numpy(images),
+            settings=run.evaluation.likelihood,
+            stream=stream,
+        )
     means_Bbd = None if data.source is None else family.block_means(model, tokens_BL)
     if data.source is not None and means_Bbd is not None:
         found = topic_probe(means_Bbd, tokens_BL, data.source)

@@ -1,0 +1,193 @@
+"""Image VAE: pixels <-> one latent per square of `patch_size` pixels (model.md, Eqs. 61 and 62).
+
+Shapes: B batch, c channels, S pixels a side, g = S / patch_size, n = g^2 latents row by row,
+d latent width, C width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from cola.models.text_vae import LOG_VARIANCE_RANGE, init_normal
+
+LEVELS = 256
+HALF_BIN = 1 / (LEVELS - 1)  # half a level, in units in which all levels are from -1 to 1
+# Below it a level's probability is taken from the density at its middle: a difference of two
+# sigmoids has no digits left there.
+SMALL_PROBABILITY = 1e-5
+FIRST_LOG_SCALE = -1.5  # of pixels, before training: a fifth of their range
+
+
+class ImageVAEConfig(PretrainedConfig):
+    """Sizes of an image VAE; `log_snr` None: the posterior's variance is learned."""
+
+    model_type = "cola_image_vae"
+
+    def __init__(
+        self,
+        channels: int = 3,
+        image_size: int = 16,
+        patch_size: int = 4,
+        *,
+        dim: int = 64,
+        num_blocks: int = 2,
+        latent_dim: int = 16,
+        log_snr: float | None = None,
+        layer_norm_eps: float = 1e-6,
+        init_std: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        self.channels = channels
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.dim = dim
+        self.num_blocks = num_blocks
+        self.latent_dim = latent_dim
+        self.log_snr = log_snr
+        self.layer_norm_eps = layer_norm_eps
+        self.init_std = init_std
+        super().__init__(**kwargs)
+
+    @property
+    def columns(self) -> int:
+        """Latents of a row of an image; it has as many rows."""
+        return self.image_size // self.patch_size
+
+    @property
+    def latents(self) -> int:
+        """Latents of an image."""
+        return self.columns**2
+
+
+class ConvBlock(nn.Module):
+    """A residual block: norm, 3 x 3 convolution, GELU, 1 x 1 convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x_BCgg: Tensor) -> Tensor:
+        """(B, C, g, g) -> (B, C, g, g)."""
+        update: Tensor = self.conv_out(F.gelu(self.conv_in(self.norm(x_BCgg))))
+        return x_BCgg + update
+
+
+class ImageEncoder(nn.Module):
+    """q(z0 | image) (model.md, Eq. 61)."""
+
+    def __init__(self, config: ImageVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patches = nn.Conv2d(
+            config.channels, config.dim, config.patch_size, stride=config.patch_size
+        )
+        self.blocks = nn.ModuleList(ConvBlock(config.dim) for _ in range(config.num_blocks))
+        self.final_layer = nn.Conv2d(config.dim, 2 * config.latent_dim, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, c, S, S) uint8 -> mean, log-variance (B, n, d), float32."""
+        config = self.config
+        x = self.patches(as_numbers(images).to(self.patches.weight.dtype))
+        for block in self.blocks:
+            x = block(x)
+        found_Bnd = self.final_layer(x).float().flatten(2).transpose(1, 2)
+        mean, log_variance = found_Bnd.chunk(2, dim=-1)
+        mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
+        if config.log_snr is not None:
+            log_variance = torch.full_like(log_variance, -config.log_snr)
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+class ImageDecoder(nn.Module):
+    """p(image | z0) (model.md, Eq. 62): a logistic distribution of each pixel's level, whose scale
+    a channel's pixels share."""
+
+    def __init__(self, config: ImageVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.in_layer = nn.Conv2d(config.latent_dim, config.dim, 1)
+        self.blocks = nn.ModuleList(ConvBlock(config.dim) for _ in range(config.num_blocks))
+        self.final_layer = nn.Conv2d(config.dim, config.channels * config.patch_size**2, 1)
+        self.log_scale = nn.Parameter(torch.empty(config.channels))
+
+    def forward(self, z_Bnd: Tensor) -> Tensor:
+        """Latents (B, n, d) -> means of the pixels, (B, c, S, S), from -1 to 1 where levels are."""
+        grid = (self.config.columns, self.config.columns)
+        x = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype).transpose(1, 2).unflatten(2, grid))
+        for block in self.blocks:
+            x = block(x)
+        return F.pixel_shuffle(self.final_layer(x).float(), self.config.patch_size)
+
+    def pixel_nll(self, z_Bnd: Tensor, images: Tensor) -> Tensor:
+        """-log p of each pixel's level in each channel, in nats, (B, c, S, S)."""
+        log_scale = self.log_scale.float()[:, None, None]
+        return logistic_nll(self(z_Bnd), log_scale, as_numbers(images))
+
+    def images(self, z_Bnd: Tensor) -> Tensor:
+        """The most probable images, (B, c, S, S) uint8."""
+        levels = (self(z_Bnd) + 1) / (2 * HALF_BIN)
+        return levels.round().clamp(0, LEVELS - 1).to(torch.uint8)
+
+
+class ImageVAE(PreTrainedModel):
+    """Both halves as a Hugging Face model."""
+
+    config_class = ImageVAEConfig
+    base_model_prefix = ""
+
+    def __init__(self, config: ImageVAEConfig) -> None:
+        super().__init__(config)
+        self.encoder = ImageEncoder(config)
+        self.decoder = ImageDecoder(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, ImageDecoder):
+            nn.init.constant_(module.log_scale, FIRST_LOG_SCALE)
+        elif isinstance(module, nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        else:
+            init_normal(module, self.config.init_std)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, log-variance, and the pixels' means decoded from the mean."""
+        mean, log_variance = self.encoder(images)
+        return mean, log_variance, self.decoder(mean)
+
+
+def as_numbers(images: Tensor) -> Tensor:
+    """Levels 0 to 255 -> -1 to 1, float32."""
+    return images.float() * (2 * HALF_BIN) - 1
+
+
+def logistic_nll(mean: Tensor, log_scale: Tensor, value: Tensor) -> Tensor:
+    """-log of the probability that a logistic distribution gives the level of `value`, in nats; the
+    lowest and highest levels have the tails (as PixelCNN++, arXiv 1701.05517)."""
+    z, inverse = value - mean, (-log_scale).exp()
+    above, below = (z + HALF_BIN) * inverse, (z - HALF_BIN) * inverse
+    inside = above.sigmoid() - below.sigmoid()
+    density = -z.abs() * inverse - 2 * F.softplus(-z.abs() * inverse) - log_scale
+    middle = torch.where(
+        inside > SMALL_PROBABILITY,
+        inside.clamp_min(SMALL_PROBABILITY).log(),
+        density + torch.log(torch.tensor(2 * HALF_BIN)),
+    )
+    lowest, highest = value < HALF_BIN - 1, value > 1 - HALF_BIN
+    tail = torch.where(lowest, F.logsigmoid(above), F.logsigmoid(-below))
+    return -torch.where(lowest | highest, tail, middle)
+
+
+AutoConfig.register(ImageVAEConfig.model_type, ImageVAEConfig)
+AutoModel.register(ImageVAEConfig, ImageVAE)
