@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.conditions.matching import matching_statements, tuning_statements
 from analysis.conditions.strip import imported_strip, strip
+from analysis.plotting import pictures
 from analysis.plotting.structure import EXPLANATION, structure_table
 from analysis.report.conventions import convention_sentences, convention_table
 from analysis.report.family_fits import FamilyFit, falls_with_budget
@@ -79,7 +80,13 @@ def page(
         "diagnostic_notes": diagnostic_notes(found.variants.values()),
         "tasks": task_table(frames.evaluations, found.labels),
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
-        "samples": sample_groups(frames.samples, found.labels),
+        "samples": sample_groups(
+            [sample for sample in frames.samples if not pictures.is_picture(sample)], found.labels
+        ),
+        "drawn": pictures.drawn_images(frames.samples),
+        "described": pictures.described_images(frames.samples),
+        "accuracy": pictures.accuracy_table(finished_metrics(frames)),
+        "accuracy_note": pictures.EXPLANATION,
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),
         "spec": json.dumps(spec, indent=1),

@@ -37,7 +37,7 @@ from cola.errors import SpecError, StorageError
 from cola.files import file_lock
 from cola.hidden_topics.truth import entropy_rate
 from cola.spec import DataSpec
-from cola.spec.data import GeneratedText, PythonStdlib, SymbolTokens, TrainedBPE
+from cola.spec.data import GeneratedPairs, GeneratedText, PythonStdlib, SymbolTokens, TrainedBPE
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class PreparedData:
     `train`, `clusters` (documents, or what stands for them); under `held_out` its `documents` and
     the `rule` that divides them between `validation` and `test`. Of a generated corpus also its
     specification, `source`, and its `entropy_rate` (see `cola.hidden_topics.truth`), and of pairs
-    of text and image the images' shape, `image_shape`.
+    of text and image the images' shape, `image_shape`, and of generated ones the specification,
+    `pairs`.
     """
 
     folder: Path
@@ -86,6 +87,12 @@ class PreparedData:
         """What a generated corpus was drawn from; of other text None."""
         values = self.meta.get("source")
         return None if values is None else GeneratedText.model_validate(values)
+
+    @property
+    def pairs(self) -> GeneratedPairs | None:
+        """What generated pairs of text and image were drawn from; of other data None."""
+        values = self.meta.get("pairs")
+        return None if values is None else GeneratedPairs.model_validate(values)
 
     @property
     def final(self) -> Split:
@@ -251,7 +258,9 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
 
 
 def _known_truth(spec: DataSpec) -> dict[str, Any]:
-    """Of a generated corpus its source and entropy."""
+    """Of a generated corpus its source, and of text its entropy."""
+    if isinstance(spec.corpus, GeneratedPairs):
+        return {"pairs": spec.corpus.model_dump(mode="json")}
     if not isinstance(spec.corpus, GeneratedText):
         return {}
     return {

@@ -220,6 +220,19 @@ class Family(ABC):
         uint8, by name; none of a family of texts alone."""
         return {}
 
+    def draw_images(
+        self, model: Any, tokens_BL: Tensor, settings: GenerationSpec, *, stream: Stream
+    ) -> Tensor | None:
+        """An image for each text, (B, channels, height, width) uint8; None of a family of texts
+        alone."""
+        return None
+
+    def describe_images(
+        self, model: Any, images: Tensor, length: int, *, settings: GenerationSpec, stream: Stream
+    ) -> Tensor | None:
+        """`length` tokens for each image, (B, L); None of a family of texts alone."""
+        return None
+
     def block_means(self, model: Any, tokens_BL: Tensor) -> Tensor | None:
         """What the model makes of each of b equal blocks of a text, (B, b, d), as means over their
         latents; None for a family without latents."""

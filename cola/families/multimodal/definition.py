@@ -44,6 +44,7 @@ class MultimodalDefinition(LatentDefinition):
             "image_vae": "cola_image_vae",
         }
     )
+    generation_keys = LatentDefinition.generation_keys | {"image_guidance_scale"}
     diagnostics = MappingProxyType(
         STRUCTURE
         | {
@@ -54,6 +55,13 @@ class MultimodalDefinition(LatentDefinition):
             "text_nats_per_token": (
                 "bound of a held-out caption's NLL over its tokens, alone and behind its image"
             ),
+            "image_accuracy": (
+                "of drawn images of held-out captions, by a classifier: quarters rightly taken or "
+                "empty (place), things of the caption's colour, kind and size, whole scenes"
+            ),
+            "caption_accuracy": "the same of texts written for held-out images",
+            "judge_accuracy": "the same that the classifier reads off the true images",
+            "chance_accuracy": "the same of another caption's scene",
         }
     )
     task_note = (

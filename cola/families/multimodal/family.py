@@ -30,8 +30,9 @@ from cola.objectives.pairs import (
     pair_loss,
 )
 from cola.objectives.vae import stage1_loss, vae_draws
+from cola.sampling.pairs import describe_images, draw_images
 from cola.seeding import Stream
-from cola.spec import LikelihoodSpec
+from cola.spec import GenerationSpec, LikelihoodSpec
 
 FOLDERS = {
     "text_dit": ColaDiT,
@@ -151,6 +152,24 @@ class MultimodalFamily(LatentFamily):
     ) -> dict[str, float]:
         """See `Family.pair_diagnostics`: bounds by modality, alone and behind the other."""
         return pair_nats(model, tokens_BL, images, settings, stream=stream)
+
+    def draw_images(
+        self, model: PairModel, tokens_BL: Tensor, settings: GenerationSpec, *, stream: Stream
+    ) -> Tensor:
+        """See `Family.draw_images`."""
+        return draw_images(model, tokens_BL, settings.of_images(), stream=stream)
+
+    def describe_images(
+        self,
+        model: PairModel,
+        images: Tensor,
+        length: int,
+        *,
+        settings: GenerationSpec,
+        stream: Stream,
+    ) -> Tensor:
+        """See `Family.describe_images`."""
+        return describe_images(model, images, length, settings=settings, stream=stream)
 
     def sizes_of(self, model: PairModel) -> MultimodalModelSpec:
         """See `Family.sizes_of`."""

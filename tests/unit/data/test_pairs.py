@@ -90,7 +90,7 @@ def test_a_caption_that_does_not_fit_a_sequence_is_named(tmp_path: Path) -> None
     [
         ({"source": "python-stdlib"}, {}, "source=python-stdlib has none"),
         (CORPUS | {"image_size": 24}, {}, "has images of 3 x 24 x 24"),
-        (CORPUS, {"image_size": 24}, "reads a 3 x 24 x 24 image"),
+        (CORPUS, {"image_size": 24, "image_patch": 6}, "reads a 3 x 24 x 24 image"),
         (CORPUS, {"image_size": 18}, "image_patch=4 must divide image_size=18"),
         (CORPUS, {"block_size": 6}, "possible are 4, 8, 16"),
     ],
