@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +33,7 @@ from cola.sampling.pairs import describe_images, draw_images
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 
-FOLDERS = {
-    "text_dit": ColaDiT,
-    "text_vae": TextVAE,
-    "image_dit": ImageDiT,
-    "image_vae": ImageVAE,
-}
+FOLDERS = ("text_dit", "text_vae", "image_dit", "image_vae")  # of an exported model
 
 
 class VAEsStage(StageModule):
@@ -193,17 +187,16 @@ class MultimodalFamily(LatentFamily):
 
     def save(self, model: PairModel, folder: Path) -> None:
         """Four Hugging Face folders."""
-        for name, part in zip(FOLDERS, parts_of(model), strict=True):
+        parts = (model.dit, model.vae, model.image_dit, model.image_vae)
+        for name, part in zip(FOLDERS, parts, strict=True):
             part.save_pretrained(folder / name)
 
     def load(self, folder: Path) -> PairModel:
         """Load what `save` wrote."""
-        dit, vae, image_dit, image_vae = (
-            load_pretrained(kind, folder / name) for name, kind in FOLDERS.items()
+        text_dit, text_vae, image_dit, image_vae = (folder / name for name in FOLDERS)
+        return PairModel(
+            load_pretrained(TextVAE, text_vae),
+            load_pretrained(ColaDiT, text_dit),
+            load_pretrained(ImageVAE, image_vae),
+            load_pretrained(ImageDiT, image_dit),
         )
-        return PairModel(vae, dit, image_vae, image_dit)
-
-
-def parts_of(model: PairModel) -> tuple[Any, ...]:
-    """The networks of a model in the order of `FOLDERS`."""
-    return model.dit, model.vae, model.image_dit, model.image_vae
