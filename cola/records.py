@@ -264,8 +264,7 @@ class Artifact:
 
 
 class SampleRecord(BaseModel):
-    """One line of `samples.jsonl`: a continuation of validation text, or an image of a caption, or
-    a caption of an image; images as `data:` addresses."""
+    """One line of `samples.jsonl`: a continuation of validation text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -274,8 +273,6 @@ class SampleRecord(BaseModel):
     prompt: str
     continuation: str
     reference: str
-    prompt_image: str | None = None
-    image: str | None = None
 
 
 KINDS: tuple[NllKind, ...] = ("exact", "bound", "estimate")  # the strongest first

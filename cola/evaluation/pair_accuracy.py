@@ -15,9 +15,18 @@ from cola.evaluation.scene_judge import trained_judge
 from cola.families.interface.family import Family
 from cola.image_captions.agreement import accuracies
 from cola.image_captions.scenes import Scene, scene_in
+from cola.records import SampleRecord
 from cola.seeding import Stream
 from cola.spec import GenerationSpec
 from cola.spec.data import GeneratedPairs
+
+
+class PictureRecord(SampleRecord):
+    """A line of `samples.jsonl` that is of an image: drawn for the prompt, or described by the
+    continuation. Images are `data:` addresses."""
+
+    prompt_image: str | None = None
+    image: str | None = None
 
 
 def caption_in(tokens: Tensor | np.ndarray, tokenizer: TextTokenizer) -> str:

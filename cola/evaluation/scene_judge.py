@@ -43,9 +43,11 @@ class SceneJudge(nn.Module):
         super().__init__()
         half = -(-quarter // 2)
         self.features = nn.Sequential(
-            nn.Conv2d(3, WIDTH, 3, padding=1),
+            nn.Conv2d(4, WIDTH, 3, padding=1),
+            nn.BatchNorm2d(WIDTH),
             nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1),
+            nn.BatchNorm2d(WIDTH),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(WIDTH * half**2, 4 * WIDTH),
@@ -55,7 +57,9 @@ class SceneJudge(nn.Module):
 
     def forward(self, quarters: Tensor) -> list[Tensor]:
         """Quarters (B, c, Q, Q) uint8 -> logits of their kind, colour and size."""
-        features = self.features(quarters.float() / 127.5 - 1)
+        levels = quarters.float() / 127.5 - 1
+        brightest = levels.amax(1, keepdim=True)  # shapes and digits look alike in all colours
+        features = self.features(torch.cat([levels, brightest], dim=1))
         return [head(features) for head in self.heads]
 
     @torch.no_grad()
@@ -104,7 +108,8 @@ def quarters_of(images: Tensor) -> Tensor:
 
 
 def _examples(spec: GeneratedPairs) -> tuple[Tensor, Tensor]:
-    """Quarters (N, c, Q, Q) and their classes (N, 3)."""
+    """Quarters (N, c, Q, Q) and their classes (N, 3), of images that may be full of things."""
+    spec = spec.model_copy(update={"things": len(QUARTERS)})
     numbers = range(FIRST, FIRST + IMAGES)
     images = np.stack([pair_of(spec, number)[1] for number in numbers])
     classes = [_classes_of(scene_of(spec, number)) for number in numbers]

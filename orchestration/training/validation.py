@@ -11,7 +11,7 @@ from torch import nn
 
 from cola.data import PreparedData, Split
 from cola.evaluation.clusters import clustered_mean
-from cola.evaluation.pair_accuracy import caption_in, pair_accuracy
+from cola.evaluation.pair_accuracy import PictureRecord, caption_in, pair_accuracy
 from cola.evaluation.topic_probe import topic_probe
 from cola.families.interface.family import Family
 from cola.hidden_topics.truth import true_nll
@@ -240,7 +240,7 @@ def text_samples(
 
 def picture_samples(
     family: Family, model: nn.Module, run: RunSpec, *, data: PreparedData, step: int
-) -> list[SampleRecord]:
+) -> list[PictureRecord]:
     """Images of the first validation captions, and captions of their images; nothing of a family or
     of a corpus without images."""
     ids = np.arange(min(run.evaluation.samples, len(data.validation)))
@@ -259,11 +259,13 @@ def picture_samples(
     about = {"family": run.family, "step": step}
     return [
         *(
-            SampleRecord(**about, prompt=text, continuation="", reference="", image=data_uri(image))
+            PictureRecord(
+                **about, prompt=text, continuation="", reference="", image=data_uri(image)
+            )
             for text, image in zip(captions, drawn.numpy(), strict=True)
         ),
         *(
-            SampleRecord(
+            PictureRecord(
                 **about,
                 prompt="",
                 continuation=caption_in(row, data.tokenizer),
