@@ -257,11 +257,10 @@ def picture_samples(
         return []
     captions = [caption_in(row, data.tokenizer) for row in tokens_BL]
     about = {"family": run.family, "step": step}
+    blank = {"continuation": "", "reference": ""}
     return [
         *(
-            PictureRecord(
-                **about, prompt=text, continuation="", reference="", image=data_uri(image)
-            )
+            PictureRecord(**about, **blank, prompt=text, image=data_uri(image))
             for text, image in zip(captions, drawn.numpy(), strict=True)
         ),
         *(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Floats that the image VAE keeps of each latent: of a unit of width in a block, and of a pixel of a
 # channel in the likelihood (counted in the code, rounded up).
-BLOCK_FLOATS, PIXEL_FLOATS = 6, 12
+BLOCK_FLOATS, PIXEL_FLOATS = 10, 16
 
 
 class MultimodalDefinition(LatentDefinition):

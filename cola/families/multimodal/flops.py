@@ -46,11 +46,11 @@ def nominal(model: MultimodalModelSpec, length: int, *, stage: str) -> Component
 def image_vae_forward(vae: ImageVAESpec) -> Components:
     """Forward FLOPs of an image; `inputs` are those of the pixels' projection."""
     width, pixels = vae.hidden_size, vae.channels * vae.patch_size**2
-    blocks = vae.num_blocks * 20.0 * width**2
+    blocks = vae.num_blocks * (8.0 * width**2 + 18.0 * width)
     parts = {
         "image_vae_inputs": 2.0 * pixels * width,
         "image_vae_encoder": blocks + 4.0 * width * vae.latent_dim,
-        "image_vae_decoder": blocks + 2.0 * width * (vae.latent_dim + pixels),
+        "image_vae_decoder": blocks + 2.0 * width * (vae.latent_dim + 2 * pixels),
     }
     return {name: vae.latents * value for name, value in parts.items()}
 

@@ -17,7 +17,7 @@ from cola.families.cola.sizes import paper_row as text_row
 from cola.families.cola.spec import ColaSettings
 from cola.families.multimodal.spec import ImageVAESpec, MultimodalModelSpec, MultimodalSettings
 
-IMAGE_BLOCKS = 2  # of encoder and of decoder: chosen
+IMAGE_BLOCKS = 1  # of encoder and of decoder: chosen
 IMAGE_UNIT = 8  # its widths are multiples of it
 PAPER_IMAGE_WIDTH = 256  # beside the paper's row, which has no images: chosen
 
@@ -93,11 +93,11 @@ def image_width(wanted: float, settings: MultimodalSettings) -> int:
 
 
 def image_vae_parameters(vae: ImageVAESpec) -> int:
-    """Of encoder, decoder and the pixels' scales."""
+    """Of encoder and decoder."""
     width, pixels = vae.hidden_size, vae.channels * vae.patch_size**2
-    block = 10 * width**2 + 4 * width
+    block = 4 * width**2 + 15 * width
     encoder = (pixels + 1) * width + (width + 1) * 2 * vae.latent_dim
-    decoder = (vae.latent_dim + 1) * width + (width + 1) * pixels + vae.channels
+    decoder = (vae.latent_dim + 1) * width + (width + 1) * 2 * pixels
     return 2 * vae.num_blocks * block + encoder + decoder
 
 

@@ -21,6 +21,7 @@ HALF_BIN = 1 / (LEVELS - 1)  # half a level, in units in which all levels are fr
 # sigmoids has no digits left there.
 SMALL_PROBABILITY = 1e-5
 FIRST_LOG_SCALE = -1.5  # of pixels, before training: a fifth of their range
+LOG_SCALES = (-7.0, 2.0)  # a quarter of a level, and far beyond the range
 
 
 class ImageVAEConfig(PretrainedConfig):
@@ -65,17 +66,19 @@ class ImageVAEConfig(PretrainedConfig):
 
 
 class ConvBlock(nn.Module):
-    """A residual block: norm, 3 x 3 convolution, GELU, 1 x 1 convolution."""
+    """A residual block: 3 x 3 convolution of each channel alone, norm, and an MLP of each place
+    (as ConvNeXt, arXiv 2201.03545, with an MLP half as wide)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.around = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.norm = nn.GroupNorm(1, width)
-        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = nn.Conv2d(width, width, 1)
+        self.proj_in = nn.Conv2d(width, 2 * width, 1)
+        self.proj_out = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x_BCgg: Tensor) -> Tensor:
         """(B, C, g, g) -> (B, C, g, g)."""
-        update: Tensor = self.conv_out(F.gelu(self.conv_in(self.norm(x_BCgg))))
+        update: Tensor = self.proj_out(F.gelu(self.proj_in(self.norm(self.around(x_BCgg)))))
         return x_BCgg + update
 
 
@@ -106,33 +109,33 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """p(image | z0) (model.md, Eq. 62): a logistic distribution of each pixel's level, whose scale
-    a channel's pixels share."""
+    """p(image | z0) (model.md, Eq. 62): a logistic distribution of each pixel's level."""
 
     def __init__(self, config: ImageVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.in_layer = nn.Conv2d(config.latent_dim, config.dim, 1)
         self.blocks = nn.ModuleList(ConvBlock(config.dim) for _ in range(config.num_blocks))
-        self.final_layer = nn.Conv2d(config.dim, config.channels * config.patch_size**2, 1)
-        self.log_scale = nn.Parameter(torch.empty(config.channels))
+        self.final_layer = nn.Conv2d(config.dim, 2 * config.channels * config.patch_size**2, 1)
 
-    def forward(self, z_Bnd: Tensor) -> Tensor:
-        """Latents (B, n, d) -> means of the pixels, (B, c, S, S), from -1 to 1 where levels are."""
+    def forward(self, z_Bnd: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, n, d) -> means of the pixels, which are from -1 to 1 where levels are, and
+        logarithms of their scales, (B, c, S, S) each."""
         grid = (self.config.columns, self.config.columns)
         x = self.in_layer(z_Bnd.to(self.in_layer.weight.dtype).transpose(1, 2).unflatten(2, grid))
         for block in self.blocks:
             x = block(x)
-        return F.pixel_shuffle(self.final_layer(x).float(), self.config.patch_size)
+        pixels = F.pixel_shuffle(self.final_layer(x).float(), self.config.patch_size)
+        mean, log_scale = pixels.chunk(2, dim=1)
+        return mean, (FIRST_LOG_SCALE + log_scale).clamp(*LOG_SCALES)
 
     def pixel_nll(self, z_Bnd: Tensor, images: Tensor) -> Tensor:
         """-log p of each pixel's level in each channel, in nats, (B, c, S, S)."""
-        log_scale = self.log_scale.float()[:, None, None]
-        return logistic_nll(self(z_Bnd), log_scale, as_numbers(images))
+        return logistic_nll(*self(z_Bnd), as_numbers(images))
 
     def images(self, z_Bnd: Tensor) -> Tensor:
         """The most probable images, (B, c, S, S) uint8."""
-        levels = (self(z_Bnd) + 1) / (2 * HALF_BIN)
+        levels = (self(z_Bnd)[0] + 1) / (2 * HALF_BIN)
         return levels.round().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
@@ -153,8 +156,6 @@ class ImageVAE(PreTrainedModel):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, ImageDecoder):
-            nn.init.constant_(module.log_scale, FIRST_LOG_SCALE)
         elif isinstance(module, nn.GroupNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
@@ -164,7 +165,7 @@ class ImageVAE(PreTrainedModel):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, log-variance, and the pixels' means decoded from the mean."""
         mean, log_variance = self.encoder(images)
-        return mean, log_variance, self.decoder(mean)
+        return mean, log_variance, self.decoder(mean)[0]
 
 
 def as_numbers(images: Tensor) -> Tensor:

@@ -35,12 +35,13 @@ def test_quarters_are_in_the_captions_order() -> None:
     assert parts.flatten(1).float().mean(1).tolist() == [0, 1, 2, 3] * 2
 
 
+@pytest.mark.slow
 def test_the_classifier_reads_images_that_it_has_not_seen() -> None:
     judge = trained_judge(SPEC)
     images = torch.from_numpy(np.stack([pair_of(SPEC, number)[1] for number in range(200)]))
     truth = [scene_of(SPEC, number) for number in range(200)]
     found = accuracies(zip(truth, judge.scenes(images), strict=True))
-    assert all(value > 0.97 for value in found.values()), found
+    assert all(value > 0.95 for value in found.values()), found
     other = accuracies(zip(truth, judge.scenes(images.roll(1, 0)), strict=True))
     assert other["colour"] < 0.3
 
