@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cola.errors import SpecError
 from cola.families.interface.family import Batch, StageModule
@@ -187,6 +188,7 @@ class MultimodalFamily(LatentFamily):
 
     def save(self, model: PairModel, folder: Path) -> None:
         """Four Hugging Face folders."""
+        parts: tuple[PreTrainedModel, ...]
         parts = (model.dit, model.vae, model.image_dit, model.image_vae)
         for name, part in zip(FOLDERS, parts, strict=True):
             part.save_pretrained(folder / name)

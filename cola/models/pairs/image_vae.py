@@ -131,11 +131,13 @@ class ImageDecoder(nn.Module):
 
     def pixel_nll(self, z_Bnd: Tensor, images: Tensor) -> Tensor:
         """-log p of each pixel's level in each channel, in nats, (B, c, S, S)."""
-        return logistic_nll(*self(z_Bnd), as_numbers(images))
+        mean, log_scale = self(z_Bnd)
+        return logistic_nll(mean, log_scale, as_numbers(images))
 
     def images(self, z_Bnd: Tensor) -> Tensor:
         """The most probable images, (B, c, S, S) uint8."""
-        levels = (self(z_Bnd)[0] + 1) / (2 * HALF_BIN)
+        mean, _ = self(z_Bnd)
+        levels = (mean + 1) / (2 * HALF_BIN)
         return levels.round().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
