@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from cola.errors import SpecError
 from cola.families.interface.family import Batch, StageModule
@@ -188,10 +187,11 @@ class MultimodalFamily(LatentFamily):
 
     def save(self, model: PairModel, folder: Path) -> None:
         """Four Hugging Face folders."""
-        parts: tuple[PreTrainedModel, ...]
-        parts = (model.dit, model.vae, model.image_dit, model.image_vae)
-        for name, part in zip(FOLDERS, parts, strict=True):
-            part.save_pretrained(folder / name)
+        text_dit, text_vae, image_dit, image_vae = (folder / name for name in FOLDERS)
+        model.dit.save_pretrained(text_dit)
+        model.vae.save_pretrained(text_vae)
+        model.image_dit.save_pretrained(image_dit)
+        model.image_vae.save_pretrained(image_vae)
 
     def load(self, folder: Path) -> PairModel:
         """Load what `save` wrote."""

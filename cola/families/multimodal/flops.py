@@ -46,7 +46,7 @@ def nominal(model: MultimodalModelSpec, length: int, *, stage: str) -> Component
 def image_vae_forward(vae: ImageVAESpec) -> Components:
     """Forward FLOPs of an image; `inputs` are those of the pixels' projection."""
     width, pixels = vae.hidden_size, vae.channels * vae.patch_size**2
-    blocks = vae.num_blocks * (8.0 * width**2 + 18.0 * width)
+    blocks = vae.num_blocks * (8.0 * width**2 + 2.0 * width * vae.latents)
     parts = {
         "image_vae_inputs": 2.0 * pixels * width,
         "image_vae_encoder": blocks + 4.0 * width * vae.latent_dim,

@@ -95,7 +95,7 @@ def image_width(wanted: float, settings: MultimodalSettings) -> int:
 def image_vae_parameters(vae: ImageVAESpec) -> int:
     """Of encoder and decoder."""
     width, pixels = vae.hidden_size, vae.channels * vae.patch_size**2
-    block = 4 * width**2 + 15 * width
+    block = 4 * width**2 + 5 * width + vae.latents * (vae.latents + 1)
     encoder = (pixels + 1) * width + (width + 1) * 2 * vae.latent_dim
     decoder = (vae.latent_dim + 1) * width + (width + 1) * 2 * pixels
     return 2 * vae.num_blocks * block + encoder + decoder

@@ -65,21 +65,28 @@ class ImageVAEConfig(PretrainedConfig):
         return self.columns**2
 
 
-class ConvBlock(nn.Module):
-    """A residual block: 3 x 3 convolution of each channel alone, norm, and an MLP of each place
-    (as ConvNeXt, arXiv 2201.03545, with an MLP half as wide)."""
+class MixerBlock(nn.Module):
+    """A residual block: a linear map over the places of each channel, norm, and an MLP of each
+    place (after MLP-Mixer, arXiv 2105.01601, of images of one size)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, places: int) -> None:
         super().__init__()
-        self.around = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.around = nn.Linear(places, places)
         self.norm = nn.GroupNorm(1, width)
         self.proj_in = nn.Conv2d(width, 2 * width, 1)
         self.proj_out = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x_BCgg: Tensor) -> Tensor:
         """(B, C, g, g) -> (B, C, g, g)."""
-        update: Tensor = self.proj_out(F.gelu(self.proj_in(self.norm(self.around(x_BCgg)))))
+        seen = x_BCgg + self.around(x_BCgg.flatten(2)).view_as(x_BCgg)
+        update: Tensor = self.proj_out(F.gelu(self.proj_in(self.norm(seen))))
         return x_BCgg + update
+
+
+def mixer_blocks(config: ImageVAEConfig) -> nn.ModuleList:
+    """The blocks of encoder or decoder."""
+    blocks = (MixerBlock(config.dim, config.latents) for _ in range(config.num_blocks))
+    return nn.ModuleList(blocks)
 
 
 class ImageEncoder(nn.Module):
@@ -91,7 +98,7 @@ class ImageEncoder(nn.Module):
         self.patches = nn.Conv2d(
             config.channels, config.dim, config.patch_size, stride=config.patch_size
         )
-        self.blocks = nn.ModuleList(ConvBlock(config.dim) for _ in range(config.num_blocks))
+        self.blocks = mixer_blocks(config)
         self.final_layer = nn.Conv2d(config.dim, 2 * config.latent_dim, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +122,7 @@ class ImageDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.in_layer = nn.Conv2d(config.latent_dim, config.dim, 1)
-        self.blocks = nn.ModuleList(ConvBlock(config.dim) for _ in range(config.num_blocks))
+        self.blocks = mixer_blocks(config)
         self.final_layer = nn.Conv2d(config.dim, 2 * config.channels * config.patch_size**2, 1)
 
     def forward(self, z_Bnd: Tensor) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,8 @@ def test_drawn_images_and_texts_do_not_depend_on_the_batch(model: PairModel) -> 
 
 
 @torch.no_grad()
-def test_an_image_follows_its_text_and_a_text_its_image(model: PairModel) -> None:
+def test_an_image_follows_its_text_and_a_text_its_image() -> None:
+    _, model = tiny_model("multimodal", 100_000, VOCAB, 4.0, latent_dim=4, block_size=8)
     tokens, images = pairs(2)
     noise = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(2)).expand(2, -1, -1)
     texts, pictures = model.text_latents(tokens), model.image_latents(images)
