@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cola.errors import SpecError
 from cola.families.interface.family import Batch, StageModule
@@ -41,13 +41,12 @@ class VAEsStage(StageModule):
 
     def __init__(self, model: PairModel, objective: MultimodalObjective) -> None:
         super().__init__()
-        self.vaes = nn.ModuleDict({"text": model.vae, "image": model.image_vae})
-        self._text, self._image, self._objective = model.vae, model.image_vae, objective
+        self.text, self.image, self._objective = model.vae, model.image_vae, objective
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """See `StageModule.draw`."""
-        draws = vae_draws(self._text, self._objective.stage1, batch.tokens_BL, stream=batch.stream)
-        noise = image_noise(self._image, batch.stream)
+        draws = vae_draws(self.text, self._objective.stage1, batch.tokens_BL, stream=batch.stream)
+        noise = image_noise(self.image, batch.stream)
         given = {"tokens_BL": batch.tokens_BL, IMAGES: images_of(batch)}
         return given | {IMAGE_NOISE: noise} | draws
 
@@ -55,9 +54,9 @@ class VAEsStage(StageModule):
         """See `StageModule`."""
         objective = self._objective
         images = image_vae_loss(
-            self._image, draws[IMAGES], draws[IMAGE_NOISE], beta=objective.image_beta
+            self.image, draws[IMAGES], draws[IMAGE_NOISE], beta=objective.image_beta
         )
-        texts = stage1_loss(self._text, objective.stage1, tokens_BL, draws=draws)
+        texts = stage1_loss(self.text, objective.stage1, tokens_BL, draws=draws)
         loss = texts["loss"] + objective.lambda_image_vae * images["loss"]
         return images | texts | {"loss": loss}
 
