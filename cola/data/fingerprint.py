@@ -12,6 +12,7 @@ from typing import Any
 from cola.data.corpus_files import CorpusFile, list_files, walk
 from cola.data.formats import format_of
 from cola.data.hub import local_folder
+from cola.data.pairs import pair_files, tables_of
 from cola.data.sources import PIECE_CHARACTERS
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
@@ -23,6 +24,7 @@ from cola.spec.data import (
     Drawn,
     GeneratedText,
     HubTokenizer,
+    ImagePairs,
     LocalFiles,
     PythonStdlib,
     TokenizerFile,
@@ -59,6 +61,9 @@ def source_fingerprint(spec: DataSpec) -> str:
     elif isinstance(spec.corpus, PythonStdlib):
         corpus["files"] = _contents(list_files(spec.corpus).files, by_name=True)
         corpus["python"] = platform.python_version()
+    elif isinstance(spec.corpus, ImagePairs):
+        corpus["files"] = _contents(tables_of(spec.corpus))
+        corpus["images"] = [digest_of(pair.image) for pair in pair_files(spec.corpus)]
     elif isinstance(spec.corpus, Drawn):
         corpus["beginning"] = _beginning(spec.corpus)
     elif folder is not None:

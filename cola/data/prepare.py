@@ -305,7 +305,7 @@ def _pack(
                 if piece.ends:
                     ids, lengths = np.append(ids, eos), np.append(lengths, 0)
                 if spec.image_shape is not None:
-                    ids, lengths = as_row(spec, piece, ids, lengths, eos=eos)
+                    ids, lengths = as_row(spec, piece.document, ids, lengths, eos=eos)
                 if piece.held_out:
                     held_out.append(ids, lengths, piece.document, ends=piece.ends)
                 else:

@@ -22,16 +22,17 @@ from cola.data.corpus_files import (
 )
 from cola.data.documents import ReadCounts, file_documents
 from cola.data.hub import dataset_documents
+from cola.data.pairs import captions
 from cola.data.tokenizer import without_surrogates
 from cola.hidden_topics.documents import documents as generated_documents
-from cola.image_captions.scenes import caption_of, scene_of
 from cola.spec import DataSpec
 from cola.spec.data import (
     Drawn,
-    GeneratedPairs,
     GeneratedText,
     HuggingFaceDataset,
+    ImagePairs,
     LocalFiles,
+    Pairs,
     PythonStdlib,
 )
 
@@ -46,7 +47,7 @@ __all__ = [
 
 PIECE_CHARACTERS = 16_384
 
-Corpus = PythonStdlib | LocalFiles | HuggingFaceDataset | Drawn
+Corpus = PythonStdlib | LocalFiles | HuggingFaceDataset | Drawn | ImagePairs
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,8 @@ def _documents(corpus: Corpus, counts: ReadCounts) -> Iterator[Iterable[str]]:
     if isinstance(corpus, GeneratedText):
         yield from ([text] for text in generated_documents(corpus))
         return
-    if isinstance(corpus, GeneratedPairs):
-        numbers = range(corpus.documents)
-        yield from ([caption_of(scene_of(corpus, number))] for number in numbers)
+    if isinstance(corpus, Pairs):
+        yield from ([text] for text in captions(corpus))
         return
     text_field = corpus.text_field if isinstance(corpus, LocalFiles) else ""
     yield from _file_documents(readable_files(corpus), text_field, counts, key=PATHS)

@@ -156,9 +156,35 @@ class GeneratedPairs(Spec):
         return 3, self.image_size, self.image_size
 
 
+class ImagePairs(Spec):
+    """Image files with their captions, a pair a training sequence as in generated ones."""
+
+    source: Literal["image-pairs"] = Field(
+        default="image-pairs", description="Image files on this machine, with captions."
+    )
+    paths: list[LocalPath] = Field(
+        min_length=1,
+        description="Tables of pairs (`.jsonl`, `.json`, `.csv`, `.tsv`, each also compressed): a "
+        "row has an image's path, from the table's folder on, and its caption.",
+    )
+    image_field: str = Field(default="image", description="Field of a row with the image's path.")
+    text_field: str = Field(default="text", description="Field of a row with the caption.")
+    image_size: PositiveInt = Field(
+        description="Pixels of an image's side; images of another size, or without red, green and "
+        "blue, are refused."
+    )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return 3, self.image_size, self.image_size
+
+
 Drawn = GeneratedText | GeneratedPairs  # corpora that are drawn, `documents` of them
+Pairs = GeneratedPairs | ImagePairs  # corpora whose sequences have images
 Corpus = Annotated[
-    PythonStdlib | LocalFiles | HuggingFaceDataset | Drawn, Field(discriminator="source")
+    PythonStdlib | LocalFiles | HuggingFaceDataset | Drawn | ImagePairs,
+    Field(discriminator="source"),
 ]
 
 
@@ -259,7 +285,7 @@ class DataSpec(Spec):
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """Channels, height and width of the image of each sequence; None: there are none."""
-        return self.corpus.image_shape if isinstance(self.corpus, GeneratedPairs) else None
+        return self.corpus.image_shape if isinstance(self.corpus, Pairs) else None
 
     def identity(self) -> dict[str, Any]:
         """The specification as plain values, without where files lie.

@@ -380,7 +380,7 @@ class StudySpec(Spec):
         raise ValueError(
             f"families.{name} reads a {shape_text(wanted)} image beside each text, and "
             f"data.corpus.source={self.data.corpus.source} {shown}; give "
-            "corpus: {source: generated-pairs} with the family's image_size"
+            "source generated-pairs or image-pairs, with the family's image_size"
         )
 
 

@@ -84,11 +84,13 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
 
 
 def small_corpus(study: StudySpec) -> dict[str, Any]:
-    """Corpus and tokenizer of a rehearsal: every machine's text, or fewer pairs where a study has
-    images, with the study's own tokenizer."""
-    if isinstance(study.data.corpus, GeneratedPairs):
-        few = study.data.corpus.model_copy(update={"documents": PAIRS})
-        return study.data.model_copy(update={"corpus": few}).model_dump(mode="json")
+    """Corpus and tokenizer of a rehearsal: every machine's text, or the study's own where it has
+    images, fewer of them if they are generated."""
+    if study.data.image_shape is not None:
+        corpus = study.data.corpus
+        if isinstance(corpus, GeneratedPairs):
+            corpus = corpus.model_copy(update={"documents": PAIRS})
+        return study.data.model_copy(update={"corpus": corpus}).model_dump(mode="json")
     return {
         "corpus": {"source": "python-stdlib"},
         "tokenizer": {"kind": "bpe", "vocab_size": VOCABULARY},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -110,3 +111,62 @@ def test_data_without_images_are_identified_as_ever() -> None:
     text = DataSpec.parse({"corpus": {"source": "generated"}, "tokenizer": {"kind": "symbols"}})
     assert "image" not in text.canonical_json()
     assert source_fingerprint(text) == GENERATED
+
+
+def folder_of_pairs(folder: Path, count: int = 40) -> dict[str, object]:
+    """Image files with a table of captions, and the corpus that names it."""
+    image = pytest.importorskip("PIL.Image")
+    spec = DataSpec.parse(DATA).corpus
+    rows = []
+    for number in range(count):
+        text, pixels = pair_of(spec, number)
+        image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{number}.png")
+        rows.append(json.dumps({"image": f"{number}.png", "text": text}))
+    (folder / "pairs.jsonl").write_text("\n".join(rows))
+    return {"source": "image-pairs", "paths": [str(folder / "pairs.jsonl")], "image_size": 16}
+
+
+def test_files_are_the_same_pairs_wherever_they_lie(tmp_path: Path) -> None:
+    corpora = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        corpora.append(DataSpec.parse(DATA | {"corpus": folder_of_pairs(tmp_path / name)}))
+    assert source_fingerprint(corpora[0]) == source_fingerprint(corpora[1])
+    data = prepare(corpora[0], tmp_path / "cache")
+    ids = np.arange(len(data.train))
+    texts = {pair_of(DataSpec.parse(DATA).corpus, n)[1].tobytes(): n for n in range(40)}
+    for row, image in zip(data.train.rows(ids), data.train.images_of(ids), strict=True):
+        text, _ = pair_of(DataSpec.parse(DATA).corpus, texts[image.tobytes()])
+        assert data.tokenizer.decode(row[: row.tolist().index(0)].tolist()) == text
+    assert data.pairs is None
+    changed = tmp_path / "there" / "3.png"
+    changed.write_bytes((tmp_path / "there" / "4.png").read_bytes())
+    assert source_fingerprint(corpora[1]) != source_fingerprint(corpora[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"image": "0.png", "text": " "}, "line 2: the image 0.png has no caption in field 'text'"),
+        ({"text": "a red 7"}, "line 2: has no image in field 'image'"),
+        ({"image": "none.png", "text": "a"}, "none.png: no such file"),
+        ({"image": "wide.png", "text": "a"}, "has 20 x 16 pixels, not data.corpus.image_size=16"),
+        ({"image": "grey.png", "text": "a"}, "has the channels L, not red, green and blue"),
+        ({"image": "pairs.jsonl", "text": "a"}, "cannot be read as an image"),
+    ],
+)
+def test_a_pair_that_is_none_is_named_in_one_line(
+    row: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    corpus = folder_of_pairs(tmp_path, 6)
+    image.new("RGB", (20, 16)).save(tmp_path / "wide.png")
+    image.new("L", (16, 16)).save(tmp_path / "grey.png")
+    table = tmp_path / "pairs.jsonl"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], json.dumps(row), *lines[1:]]))
+    few = {"corpus": corpus, "tokenizer": {"kind": "bpe", "vocab_size": 258}}
+    spec = DataSpec.parse(DATA | few | {"sequence_length": 128})
+    with pytest.raises(SpecError, match=problem) as found:
+        prepare(spec, tmp_path / "cache")
+    assert "\n" not in str(found.value)
