@@ -55,8 +55,7 @@ def encoded_images(model: PairModel, images: Tensor, stream: Stream) -> Encoded:
     z0 = posterior.sample(stream.normal("image_posterior", *posterior.mean.shape[1:]))
     nll_B = model.image_vae.decoder.pixel_nll(z0, images).double().sum((1, 2, 3))
     log_q_B = posterior.log_density(z0).double().sum(1)
-    scale = noise_scale(model.image_vae.config.log_snr, 1.0)
-    return Encoded("image", model.image_dit, z0, scale, nll_B + log_q_B)
+    return Encoded("image", model.image_dit, z0, noise_scale(None, 1.0), nll_B + log_q_B)
 
 
 def nll_behind(

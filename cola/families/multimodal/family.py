@@ -121,7 +121,6 @@ class MultimodalFamily(LatentFamily):
                 dim=vae.hidden_size,
                 num_blocks=vae.num_blocks,
                 latent_dim=vae.latent_dim,
-                log_snr=vae.log_snr,
             )
         )
         own = {k: v for k, v in parts.dit.config.to_dict().items() if k != "model_type"}
@@ -180,7 +179,6 @@ class MultimodalFamily(LatentFamily):
             hidden_size=image.dim,
             num_blocks=image.num_blocks,
             latent_dim=image.latent_dim,
-            log_snr=image.log_snr,
         )
         return MultimodalModelSpec.model_validate({"text": text, "image_vae": image_vae})
 

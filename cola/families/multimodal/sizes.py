@@ -80,7 +80,6 @@ def image_vae_of(settings: MultimodalSettings, width: int) -> ImageVAESpec:
         hidden_size=width,
         num_blocks=IMAGE_BLOCKS,
         latent_dim=settings.latent_dim,
-        log_snr=settings.image_log_snr,
     )
 
 

@@ -22,9 +22,6 @@ class ImageVAESpec(Spec):
     hidden_size: PositiveInt = Field(description="Width of encoder and decoder.")
     num_blocks: PositiveInt = Field(description="Residual blocks of encoder and of decoder.")
     latent_dim: PositiveInt = Field(description="Dimensions of a latent.")
-    log_snr: float | None = Field(
-        default=None, description="As that of the text VAE, of the images' latents."
-    )
 
     @property
     def columns(self) -> int:
@@ -61,8 +58,9 @@ class MultimodalObjective(ObjectiveSpec):
         default=VAEObjective(), description="The text VAE's training, in the first stage."
     )
     image_beta: NonNegativeFloat = Field(
-        default=0.1,
-        description="Weight of the KL divergence of images' latents to N(0, I), per nat.",
+        default=1.0,
+        description="Weight of the KL divergence of images' latents to N(0, I), per nat; 1 is the "
+        "evidence bound itself.",
     )
     lambda_image_vae: PositiveFloat = Field(
         default=1.0,
@@ -148,9 +146,6 @@ class MultimodalSettings(FamilySettings):
         le=30,
         description="Fixed log(E[mu^2] / E[sigma^2]) of texts' latents in nats, or null to learn "
         "the posterior's variance.",
-    )
-    image_log_snr: float | None = Field(
-        default=None, ge=-20, le=30, description="The same of images' latents."
     )
     objective: MultimodalObjective = Field(
         default=MultimodalObjective(), description="What is minimised in the two stages."

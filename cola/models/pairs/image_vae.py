@@ -25,7 +25,7 @@ LOG_SCALES = (-7.0, 2.0)  # a quarter of a level, and far beyond the range
 
 
 class ImageVAEConfig(PretrainedConfig):
-    """Sizes of an image VAE; `log_snr` None: the posterior's variance is learned."""
+    """Sizes of an image VAE."""
 
     model_type = "cola_image_vae"
 
@@ -38,8 +38,6 @@ class ImageVAEConfig(PretrainedConfig):
         dim: int = 64,
         num_blocks: int = 2,
         latent_dim: int = 16,
-        log_snr: float | None = None,
-        layer_norm_eps: float = 1e-6,
         init_std: float = 0.02,
         **kwargs: Any,
     ) -> None:
@@ -49,8 +47,6 @@ class ImageVAEConfig(PretrainedConfig):
         self.dim = dim
         self.num_blocks = num_blocks
         self.latent_dim = latent_dim
-        self.log_snr = log_snr
-        self.layer_norm_eps = layer_norm_eps
         self.init_std = init_std
         super().__init__(**kwargs)
 
@@ -103,15 +99,11 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, c, S, S) uint8 -> mean, log-variance (B, n, d), float32."""
-        config = self.config
         x = self.patches(as_numbers(images).to(self.patches.weight.dtype))
         for block in self.blocks:
             x = block(x)
         found_Bnd = self.final_layer(x).float().flatten(2).transpose(1, 2)
         mean, log_variance = found_Bnd.chunk(2, dim=-1)
-        mean = F.layer_norm(mean, mean.shape[-1:], eps=config.layer_norm_eps)
-        if config.log_snr is not None:
-            log_variance = torch.full_like(log_variance, -config.log_snr)
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
