@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cola.models.kv_cache import KVCache
-from cola.models.pairs.image_vae import LEVELS, as_numbers, logistic_nll
+from cola.models.pairs.image_vae import LEVELS, as_numbers, level_nll
 from cola.models.pairs.joint_pass import CleanPart, NoisyPart, joint_history, noisy_velocities
 from cola.models.pairs.pair_model import PairModel
 from tests.factories import tiny_model
@@ -121,5 +121,5 @@ def test_positions_of_an_image_are_rows_and_columns(model: PairModel) -> None:
 def test_probabilities_of_levels_add_up_to_one() -> None:
     levels = as_numbers(torch.arange(LEVELS, dtype=torch.uint8))
     for mean, log_scale in ((0.1, -3.0), (-1.2, -1.0), (0.9, -6.0)):
-        nll = logistic_nll(torch.tensor(mean), torch.tensor(log_scale), levels.double())
+        nll = level_nll(torch.tensor(mean), torch.tensor(log_scale), levels.double())
         assert float((-nll).exp().sum()) == pytest.approx(1.0, abs=0.02)
