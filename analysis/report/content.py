@@ -16,6 +16,7 @@ from analysis.held_out_sets.contexts import NOTE as CONTEXTS
 from analysis.held_out_sets.contexts import context_sentences, context_table
 from analysis.held_out_sets.measured import TextResult, texts_of
 from analysis.held_out_sets.page import NOTE, text_sentences, text_table
+from analysis.plotting import pictures
 from analysis.plotting.remainders import EXPLANATION as REMAINDERS
 from analysis.plotting.remainders import remainder_table
 from analysis.plotting.structure import EXPLANATION, structure_table
@@ -99,7 +100,13 @@ def page(
         "context_note": CONTEXTS,
         "task_note": task_note(found.variants.values(), set(frames.evaluations.get("task", ()))),
         "generation": frontier_content(generation, list(frames.runs["run_key"])),
-        "samples": sample_groups(frames.samples, found.labels),
+        "samples": sample_groups(
+            [sample for sample in frames.samples if not pictures.is_picture(sample)], found.labels
+        ),
+        "drawn": pictures.drawn_images(frames.samples),
+        "described": pictures.described_images(frames.samples),
+        "accuracy": pictures.accuracy_table(finished_metrics(frames)),
+        "accuracy_note": pictures.EXPLANATION,
         "warnings": found.warnings,
         "environment": json.dumps(frames.environment, indent=1),
         "spec": json.dumps(spec, indent=1),

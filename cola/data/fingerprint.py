@@ -12,13 +12,23 @@ from typing import Any
 from cola.data.corpus_files import PATHS, CorpusFile, list_files, listing_of, walk
 from cola.data.formats import format_of
 from cola.data.hub import local_folder
+from cola.data.pairs import pair_files, tables_of
 from cola.data.sources import PIECE_CHARACTERS, Corpus
 from cola.data.tokenizer import TOKENIZER_FILE
 from cola.errors import SpecError
 from cola.files import sha256_of
 from cola.hidden_topics.documents import documents
+from cola.image_captions.drawing import pair_of
 from cola.spec import DataSpec, canonical_json
-from cola.spec.data import GeneratedText, HubTokenizer, LocalFiles, PythonStdlib, TokenizerFile
+from cola.spec.data import (
+    Drawn,
+    GeneratedText,
+    HubTokenizer,
+    ImagePairs,
+    LocalFiles,
+    PythonStdlib,
+    TokenizerFile,
+)
 
 # To be raised with every change of code that changes the tokens made from the same text.
 FORMAT_VERSION = 1
@@ -69,7 +79,10 @@ def corpus_identity(corpus: Corpus, key: str = PATHS) -> dict[str, Any]:
     elif isinstance(corpus, PythonStdlib):
         values["files"] = _contents(list_files(corpus).files, by_name=True)
         values["python"] = platform.python_version()
-    elif isinstance(corpus, GeneratedText):
+    elif isinstance(corpus, ImagePairs):
+        values["files"] = _contents(tables_of(corpus))
+        values["images"] = [digest_of(pair.image) for pair in pair_files(corpus)]
+    elif isinstance(corpus, Drawn):
         values["beginning"] = _beginning(corpus)
     elif folder is not None:
         del values["name"]
@@ -79,10 +92,16 @@ def corpus_identity(corpus: Corpus, key: str = PATHS) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=8)
-def _beginning(corpus: GeneratedText) -> str:
+def _beginning(corpus: Drawn) -> str:
     """SHA-256 (hex) of the first documents: another release of numpy may draw others."""
-    few = corpus.model_copy(update={"documents": min(corpus.documents, BEGINNING)})
-    return hashlib.sha256("\n".join(documents(few)).encode()).hexdigest()
+    few = min(corpus.documents, BEGINNING)
+    if isinstance(corpus, GeneratedText):
+        texts = documents(corpus.model_copy(update={"documents": few}))
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for text, image in (pair_of(corpus, number) for number in range(few)):
+        digest.update(text.encode() + image.tobytes())
+    return digest.hexdigest()
 
 
 def _tokenizer_identity(spec: DataSpec) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 A split is a row of files `<split>-00000.tokens`, each a raw (n, L) little-endian matrix of uint16
 (uint32 for more than 65,536 entries), with the UTF-8 bytes of text of each sequence beside it in
 `<split>-00000.bytes` (raw int32). Of held-out splits `<split>.documents` has the number of the
-document that each sequence is of (raw int64).
+document that each sequence is of (raw int64). A sequence with an image has its bytes behind the
+tokens, each as a number of the matrix.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -23,22 +26,32 @@ class PackedTokens:
     """Sequences of one split, read on demand; can be pickled and sent to another process."""
 
     def __init__(
-        self, folder: Path, split: str, sequence_length: int, dtype: str, shards: list[int]
+        self,
+        folder: Path,
+        split: str,
+        sequence_length: int,
+        dtype: str,
+        shards: list[int],
+        *,
+        image_shape: Sequence[int] | None = None,
     ) -> None:
-        """Open a split of `shards[i]` sequences in file i.
+        """Open a split of `shards[i]` sequences in file i, each with an image of that shape.
 
         Raises:
             ValueError: when a file is missing or is not of the size that `shards` says.
         """
         self.folder, self.split, self.sequence_length = folder, split, sequence_length
         self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.shards = shards
+        self.shards, self.image_shape = shards, image_shape
         self._ends = np.cumsum(shards, dtype=np.int64) if shards else np.zeros(0, np.int64)
         self._tokens: list[np.ndarray] = []
+        self._images: list[np.ndarray] = []
         self._bytes: list[np.ndarray] = []
         for index, rows in enumerate(shards):
-            shape = (rows, sequence_length)
-            self._tokens.append(_map(token_file(folder, split, index), self.dtype, shape))
+            shape = (rows, sequence_length + math.prod(image_shape or (0,)))
+            whole = _map(token_file(folder, split, index), self.dtype, shape)
+            self._tokens.append(whole[:, :sequence_length])
+            self._images.append(whole[:, sequence_length:])
             self._bytes.append(_map(byte_file(folder, split, index), np.dtype("<i4"), (rows,)))
         self._documents: np.ndarray | None = None
         documents = document_file(folder, split)
@@ -65,6 +78,18 @@ class PackedTokens:
         """
         shape = (len(ids), self.sequence_length)
         return self._gather(self._tokens, ids, np.empty(shape, dtype=np.int64))
+
+    def images_of(self, ids: np.ndarray) -> np.ndarray | None:
+        """The images of the sequences of those ids: (n, channels, height, width) uint8; None where
+        there are none.
+
+        Raises:
+            IndexError: for an id outside [0, len).
+        """
+        if self.image_shape is None:
+            return None
+        flat = np.empty((len(ids), math.prod(self.image_shape)), dtype=np.uint8)
+        return self._gather(self._images, ids, flat).reshape(len(ids), *self.image_shape)
 
     def bytes_of(self, ids: np.ndarray) -> np.ndarray:
         """UTF-8 bytes of the text of each sequence (EOS counts 0): (n,) int64.
@@ -108,7 +133,7 @@ class PackedTokens:
     def __reduce__(self) -> tuple[object, ...]:
         # A pickled memory map would carry the data itself.
         arguments = (self.folder, self.split, self.sequence_length, self.dtype.name, self.shards)
-        return (type(self), arguments)
+        return partial(type(self), image_shape=self.image_shape), arguments
 
 
 class PackedWriter:

@@ -21,6 +21,7 @@ from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.held_out import HELD_OUT, HeldOutText
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
+from cola.data.pairs import as_row, row_length
 from cola.data.sides import SplitPiece, split_pieces, split_threshold
 from cola.data.sources import ReadCounts
 from cola.data.summary import corpus_listing, summary_of
@@ -36,7 +37,7 @@ from cola.errors import SpecError, StorageError
 from cola.files import file_lock
 from cola.hidden_topics.truth import entropy_rate
 from cola.spec import DataSpec
-from cola.spec.data import GeneratedText, PythonStdlib, SymbolTokens, TrainedBPE
+from cola.spec.data import GeneratedPairs, GeneratedText, PythonStdlib, SymbolTokens, TrainedBPE
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ class PreparedData:
     part of a sequence), `bytes` (UTF-8 bytes of the packed text), `bytes_per_token` and, but for
     `train`, `clusters` (documents, or what stands for them); under `held_out` its `documents` and
     the `rule` that divides them between `validation` and `test`. Of a generated corpus also its
-    specification, `source`, and its `entropy_rate` (see `cola.hidden_topics.truth`).
+    specification, `source`, and its `entropy_rate` (see `cola.hidden_topics.truth`), and of pairs
+    of text and image the images' shape, `image_shape`, and of generated ones the specification,
+    `pairs`.
     """
 
     folder: Path
@@ -84,6 +87,12 @@ class PreparedData:
         """What a generated corpus was drawn from; of other text None."""
         values = self.meta.get("source")
         return None if values is None else GeneratedText.model_validate(values)
+
+    @property
+    def pairs(self) -> GeneratedPairs | None:
+        """What generated pairs of text and image were drawn from; of other data None."""
+        values = self.meta.get("pairs")
+        return None if values is None else GeneratedPairs.model_validate(values)
 
     @property
     def final(self) -> Split:
@@ -137,7 +146,14 @@ def open_prepared(folder: Path) -> PreparedData:
         # Data of earlier releases have no test split.
         shards = {name: meta.get(name, {"shards": []})["shards"] for name in SPLITS}
         train, validation, test = (
-            PackedTokens(folder, name, meta["sequence_length"], meta["dtype"], shards[name])
+            PackedTokens(
+                folder,
+                name,
+                meta["sequence_length"],
+                meta["dtype"],
+                shards[name],
+                image_shape=meta.get("image_shape"),
+            )
             for name in SPLITS
         )
         known = all(packed.knows_documents or not len(packed) for packed in (validation, test))
@@ -236,12 +252,15 @@ def _write(given: DataSpec, folder: Path, progress: Progress) -> dict[str, Any]:
         "skipped_files": counts.skipped_files,
         "skipped_documents": counts.skipped_documents,
         "corpus": summary_of(given, listing, counts, commits=commits).as_json(),
+        **({} if spec.image_shape is None else {"image_shape": spec.image_shape}),
         **_known_truth(spec),
     }
 
 
 def _known_truth(spec: DataSpec) -> dict[str, Any]:
-    """Of a generated corpus its source and entropy."""
+    """Of a generated corpus its source, and of text its entropy."""
+    if isinstance(spec.corpus, GeneratedPairs):
+        return {"pairs": spec.corpus.model_dump(mode="json")}
     if not isinstance(spec.corpus, GeneratedText):
         return {}
     return {
@@ -276,8 +295,8 @@ def _pack(
     Raises:
         SpecError: when the tokenizer does not fit the text, or a split holds no sequence.
     """
-    encoder, eos = Encoder(tokenizer), tokenizer.eos_token_id
-    train, pieces = PackedWriter(folder, "train", spec.sequence_length, dtype), 0
+    encoder, eos, row = Encoder(tokenizer), tokenizer.eos_token_id, row_length(spec)
+    train, pieces = PackedWriter(folder, "train", row, dtype), 0
     with train, HeldOutText(folder) as held_out:
         for batch in batches:
             for piece, (ids, lengths) in zip(
@@ -285,6 +304,8 @@ def _pack(
             ):
                 if piece.ends:
                     ids, lengths = np.append(ids, eos), np.append(lengths, 0)
+                if spec.image_shape is not None:
+                    ids, lengths = as_row(spec, piece.document, ids, lengths, eos=eos)
                 if piece.held_out:
                     held_out.append(ids, lengths, piece.document, ends=piece.ends)
                 else:
@@ -295,19 +316,20 @@ def _pack(
             encoded()
         train.flush()
         encoder.check_fit()
-        writers, about = held_out.deal_out(folder, spec.sequence_length, dtype, eos_token_id=eos)
+        writers, about = held_out.deal_out(folder, row, dtype, eos_token_id=eos)
     _check_not_empty(spec, "train", train)
     _check_not_empty(spec, "validation", writers["validation"])
-    found: dict[str, Any] = {"train": _describe(train, pieces)}
+    length = spec.sequence_length
+    found: dict[str, Any] = {"train": _describe(train, pieces, length)}
     for split in HELD_OUT:
         counts = about.pop(split)
         clusters = {"clusters": counts["clusters"]}
-        found[split] = _describe(writers[split], counts["pieces"]) | clusters
+        found[split] = _describe(writers[split], counts["pieces"], length) | clusters
     return found | {"held_out": about}
 
 
-def _describe(writer: PackedWriter, documents: int) -> dict[str, Any]:
-    tokens = writer.sequences * writer.sequence_length
+def _describe(writer: PackedWriter, documents: int, length: int) -> dict[str, Any]:
+    tokens = writer.sequences * length
     return {
         "documents": documents,
         "sequences": writer.sequences,

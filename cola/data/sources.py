@@ -22,10 +22,19 @@ from cola.data.corpus_files import (
 )
 from cola.data.documents import ReadCounts, file_documents
 from cola.data.hub import dataset_documents
+from cola.data.pairs import captions
 from cola.data.tokenizer import without_surrogates
 from cola.hidden_topics.documents import documents as generated_documents
 from cola.spec import DataSpec
-from cola.spec.data import GeneratedText, HuggingFaceDataset, LocalFiles, PythonStdlib
+from cola.spec.data import (
+    Drawn,
+    GeneratedText,
+    HuggingFaceDataset,
+    ImagePairs,
+    LocalFiles,
+    Pairs,
+    PythonStdlib,
+)
 
 __all__ = [
     "PIECE_CHARACTERS",
@@ -39,7 +48,7 @@ __all__ = [
 
 PIECE_CHARACTERS = 16_384
 
-Corpus = PythonStdlib | LocalFiles | HuggingFaceDataset | GeneratedText
+Corpus = PythonStdlib | LocalFiles | HuggingFaceDataset | Drawn | ImagePairs
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,9 @@ def _documents(corpus: Corpus, counts: ReadCounts, key: str) -> Iterator[Iterabl
         return
     if isinstance(corpus, GeneratedText):
         yield from ([text] for text in generated_documents(corpus))
+        return
+    if isinstance(corpus, Pairs):
+        yield from ([text] for text in captions(corpus))
         return
     if isinstance(corpus, LocalFiles):
         listing = without_binaries(listing_of(corpus.paths, key), key)

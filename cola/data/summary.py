@@ -25,7 +25,7 @@ from cola.data.sources import read_pieces
 from cola.errors import SpecError, one_line
 from cola.hidden_topics.truth import entropy_rate
 from cola.spec import DataSpec
-from cola.spec.data import GeneratedText, HuggingFaceDataset, PythonStdlib
+from cola.spec.data import Drawn, GeneratedText, HuggingFaceDataset, ImagePairs, PythonStdlib
 
 # Chosen: what is read and parsed in a few seconds; larger corpora are counted when prepared.
 COUNTED_BYTES = 32 * 10**6
@@ -173,7 +173,7 @@ def summary_of(
         entropy=str(entropy_rate(spec.corpus)) if isinstance(spec.corpus, GeneratedText) else "",
     )
     if counts is None:
-        known = spec.corpus.documents if isinstance(spec.corpus, GeneratedText) else None
+        known = spec.corpus.documents if isinstance(spec.corpus, Drawn) else None
         return replace(summary, documents=known)
     return replace(
         summary,
@@ -218,7 +218,7 @@ def corpus_listing(spec: DataSpec) -> Listing | None:
     """
     if isinstance(spec.corpus, HuggingFaceDataset):
         return dataset_listing(spec.corpus)
-    if isinstance(spec.corpus, GeneratedText):
+    if isinstance(spec.corpus, Drawn | ImagePairs):
         return None
     return readable_files(spec.corpus)
 
@@ -283,7 +283,7 @@ def _listing(spec: DataSpec) -> Listing | None:
     """`corpus_listing`, of large corpora by the beginning of each file."""
     if isinstance(spec.corpus, HuggingFaceDataset):
         return dataset_listing(spec.corpus)
-    if isinstance(spec.corpus, GeneratedText):
+    if isinstance(spec.corpus, Drawn | ImagePairs):
         return None
     listing = list_files(spec.corpus)
     if isinstance(spec.corpus, PythonStdlib):

@@ -22,6 +22,7 @@ from cola.families.cola.definition import COLA
 from cola.families.embedding_diffusion.definition import EMBEDDING_DIFFUSION
 from cola.families.interface.definition import FamilyDefinition, Look, seed_of
 from cola.families.llada.definition import LLADA
+from cola.families.multimodal.definition import MULTIMODAL
 from cola.records import SOLVER_DIFFERENCE, Metric, NllKind, nll_kind_of, weakest_kind
 from cola.spec import LikelihoodSpec
 
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 GROUP = "cola.families"
 IMPORTED = "imported"  # of runs that another project trained: no family of the registry
 IMPORTED_LOOK = Look(colour="#CC79A7", line="-", marker="D")
-BUILT_IN: tuple[FamilyDefinition, ...] = (AR, LLADA, COLA, BD3LM, EMBEDDING_DIFFUSION)
+BUILT_IN: tuple[FamilyDefinition, ...] = (
+    AR,
+    LLADA,
+    COLA,
+    BD3LM,
+    EMBEDDING_DIFFUSION,
+    MULTIMODAL,
+)
 
 
 @dataclass(frozen=True)

@@ -110,17 +110,33 @@ def flow_matching_errors(dit: ColaDiT, z0_Bnd: Tensor, draws: dict[str, Tensor])
     never through the clean history. Prompt latents stay clean at timestep 0 and carry no loss; the
     normaliser counts them all the same.
     """
-    z1, t_Bb = draws["z1"], draws["t_Bb"]
-    t_Bn1 = t_Bb.repeat_interleave(dit.config.block_size, dim=1)[..., None]
+    block = dit.config.block_size
+    zt_Bnd, target_velocity = noisy_latents(z0_Bnd, draws, block)
+    prompt_Bn = draws.get("prompt_Bn")
+    velocity = dit(
+        z0_Bnd.detach(), zt_Bnd, draws["t_Bb"], clean_Bn=prompt_Bn, refined=ESTIMATES in draws
+    )
+    return squared_errors(velocity, target_velocity, draws, block=block)
+
+
+def noisy_latents(z0_Bnd: Tensor, draws: dict[str, Tensor], block: int) -> tuple[Tensor, Tensor]:
+    """z_t, whose prompt latents are clean, and the target velocity, (B, n, d) each."""
+    z1, t_Bn1 = draws["z1"], draws["t_Bb"].repeat_interleave(block, dim=1)[..., None]
     prompt_Bn = draws.get("prompt_Bn")
     if prompt_Bn is not None:
         t_Bn1 = t_Bn1.masked_fill(prompt_Bn[..., None], 0.0)
     zt_Bnd = (1 - t_Bn1) * z0_Bnd + t_Bn1 * z1  # model.md, Eq. 4
-    target_velocity = z1 - z0_Bnd  # model.md, Eq. 5
-    velocity = dit(z0_Bnd.detach(), zt_Bnd, t_Bb, clean_Bn=prompt_Bn, refined=ESTIMATES in draws)
+    return zt_Bnd, z1 - z0_Bnd  # model.md, Eq. 5
+
+
+def squared_errors(
+    velocity: Tensor, target_velocity: Tensor, draws: dict[str, Tensor], *, block: int
+) -> Tensor:
+    """Weighted squared errors of a mean dimension, 0 at prompt latents: (B, n)."""
     square_Bn = (velocity.float() - target_velocity).square().mean(-1)
     if "weight_Bb" in draws:
-        square_Bn = square_Bn * draws["weight_Bb"].repeat_interleave(dit.config.block_size, dim=1)
+        square_Bn = square_Bn * draws["weight_Bb"].repeat_interleave(block, dim=1)
+    prompt_Bn = draws.get("prompt_Bn")
     if prompt_Bn is not None:
         square_Bn = square_Bn * ~prompt_Bn
     return square_Bn

@@ -127,8 +127,64 @@ class GeneratedText(Spec):
     )
 
 
+class GeneratedPairs(Spec):
+    """Images of coloured shapes and digits with captions that say what they show.
+
+    Pairs are drawn one by one, each from its number and the seed: more of them begin with those
+    that fewer have. A training sequence is one pair: its caption, filled up with ends of text, and
+    its image. Families of text read the captions alone.
+    """
+
+    source: Literal["generated-pairs"] = Field(
+        default="generated-pairs",
+        description="Drawn images with captions whose truth is known, a pair a sequence.",
+    )
+    documents: PositiveInt = Field(
+        default=20_000, description="How many pairs there are; any number is possible."
+    )
+    image_size: int = Field(
+        default=16, ge=16, le=128, multiple_of=8, description="Pixels of an image's side."
+    )
+    things: int = Field(
+        default=2, ge=1, le=4, description="Most shapes and digits in an image, each in a quarter."
+    )
+    seed: NonNegativeInt = Field(default=1905, description="Seed of the pairs.")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return 3, self.image_size, self.image_size
+
+
+class ImagePairs(Spec):
+    """Image files with their captions, a pair a training sequence as in generated ones."""
+
+    source: Literal["image-pairs"] = Field(
+        default="image-pairs", description="Image files on this machine, with captions."
+    )
+    paths: list[LocalPath] = Field(
+        min_length=1,
+        description="Tables of pairs (`.jsonl`, `.json`, `.csv`, `.tsv`, each also compressed): a "
+        "row has an image's path, from the table's folder on, and its caption.",
+    )
+    image_field: str = Field(default="image", description="Field of a row with the image's path.")
+    text_field: str = Field(default="text", description="Field of a row with the caption.")
+    image_size: PositiveInt = Field(
+        description="Pixels of an image's side; images of another size, or without red, green and "
+        "blue, are refused."
+    )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return 3, self.image_size, self.image_size
+
+
+Drawn = GeneratedText | GeneratedPairs  # corpora that are drawn, `documents` of them
+Pairs = GeneratedPairs | ImagePairs  # corpora whose sequences have images
 Corpus = Annotated[
-    PythonStdlib | LocalFiles | HuggingFaceDataset | GeneratedText, Field(discriminator="source")
+    PythonStdlib | LocalFiles | HuggingFaceDataset | Drawn | ImagePairs,
+    Field(discriminator="source"),
 ]
 
 
@@ -249,6 +305,11 @@ class DataSpec(Spec):
                 "`tokenizer: {kind: symbols}`, or neither"
             )
         return self
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of the image of each sequence; None: there are none."""
+        return self.corpus.image_shape if isinstance(self.corpus, Pairs) else None
 
     def identity(self) -> dict[str, Any]:
         """The specification as plain values, without where files lie.

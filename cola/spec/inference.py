@@ -21,9 +21,9 @@ from cola.spec.base import SparseSpec, Spec
 
 
 class GenerationSpec(SparseSpec):
-    """How text is generated."""
+    """How text is generated, and images where a family has them."""
 
-    sparse_keys: ClassVar[tuple[str, ...]] = ("split_patch",)
+    sparse_keys: ClassVar[tuple[str, ...]] = ("split_patch", "image_guidance_scale")
 
     max_new_tokens: PositiveInt = Field(
         default=64,
@@ -47,6 +47,9 @@ class GenerationSpec(SparseSpec):
     steps: PositiveInt = Field(default=16, description="Steps of the flow's solver a block.")
     guidance_scale: PositiveFloat = Field(
         default=3.0, description="Classifier-free guidance of the velocity; 1 is off."
+    )
+    image_guidance_scale: PositiveFloat | None = Field(
+        default=None, description="The same for images; null: `guidance_scale`."
     )
     solver: Literal["euler", "heun", "midpoint"] = Field(
         default="euler", description="Solver of the flow's ODE."
@@ -91,6 +94,12 @@ class GenerationSpec(SparseSpec):
         """The same settings for a prior that makes a block of noise at once: one unguided step."""
         return self.model_copy(update=ONE_PASS)
 
+    def of_images(self) -> GenerationSpec:
+        """The same settings for a block of an image."""
+        if self.image_guidance_scale is None:
+            return self
+        return self.model_copy(update={"guidance_scale": self.image_guidance_scale})
+
     def unmasking_blocks(self, tokens: int) -> list[tuple[int, int, int]]:
         """(first token, end, passes) of the blocks in which so many tokens are unmasked, at least
         one."""
@@ -115,6 +124,7 @@ ANCESTRAL: dict[str, Any] = {
     "top_p": None,
     "repetition_penalty": 1.0,
     "guidance_scale": 1.0,
+    "image_guidance_scale": None,
     "remasking": "random",
     "tokens_per_pass": 1,
     "unmasking_block": None,

@@ -365,6 +365,7 @@ class StudySpec(Spec):
             where = "evaluation.tasks: likelihood"
             check_likelihood(self.families, self.evaluation.likelihood, where)
         for name, settings in self.families.items():
+            self._check_images(name, definition_of(settings.family).image_shape(settings))
             multiple, keys = definition_of(settings.family).sequence_multiple(settings)
             lengths = {"data.sequence_length": [length]}
             lengths["evaluation.context_lengths"] = [*self.evaluation.context_lengths]
@@ -374,6 +375,23 @@ class StudySpec(Spec):
                         f"{key}={tokens} must be a multiple of families.{name}.{keys} = {multiple}"
                     )
         return self
+
+    def _check_images(self, name: str, wanted: tuple[int, int, int] | None) -> None:
+        """Raise a ValueError where an entry reads other images than the corpus has."""
+        found = self.data.image_shape
+        if wanted is None or wanted == found:
+            return
+        shown = "has none" if found is None else f"has images of {shape_text(found)}"
+        raise ValueError(
+            f"families.{name} reads a {shape_text(wanted)} image beside each text, and "
+            f"data.corpus.source={self.data.corpus.source} {shown}; give "
+            "source generated-pairs or image-pairs, with the family's image_size"
+        )
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for people."""
+    return " x ".join(map(str, shape))
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

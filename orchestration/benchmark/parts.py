@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from cola.errors import SpecError
-from cola.families.registry import names
+from cola.families.interface.definition import FamilyDefinition
+from cola.families.registry import definitions
 from cola.study import StudySpec
 from orchestration.planning.accelerators import accelerator_in
 from orchestration.planning.plan import PlannedRun, plan_study
@@ -106,18 +107,23 @@ def batches_in(text: str) -> list[int]:
 
 
 def default_values(gpu: str | None) -> dict[str, Any]:
-    """A study of every family for the GPU of that name, or for one core of a CPU. No run of it is
-    trained."""
+    """A study of every family of texts alone for the GPU of that name, or for one core of a CPU. No
+    run of it is trained."""
     device = CPU if gpu is None else GPU
     resources = {} if gpu is None else {"gpus_per_worker": 1, "accelerator": accelerator_in(gpu)}
     return {
         "name": "benchmark",
-        "families": {name: {} for name in names()},
+        "families": {each.name: {} for each in definitions() if reads_texts_alone(each)},
         "ladder": [],
         "resources": resources,
         **device,
         "data": {"corpus": {"source": "python-stdlib"}, **device["data"]},
     }
+
+
+def reads_texts_alone(family: FamilyDefinition) -> bool:
+    """Whether the family needs no image beside a text."""
+    return family.image_shape(family.settings.parse({})) is None
 
 
 def default_sizes(gpu: str | None) -> Sequence[Mapping[str, Any]]:

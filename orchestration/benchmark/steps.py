@@ -187,9 +187,19 @@ def drawn(
                 positions,
                 count * rows,
                 stage_step=stage_step,
+                images=random_images(spec, rows, device),
             )
             batches.append(MicroBatch(module.draw(batch)))
     return batches
+
+
+def random_images(spec: RunSpec, rows: int, device: torch.device) -> Tensor | None:
+    """An image for each of `rows` sequences; None of a corpus without images."""
+    if spec.data.image_shape is None:
+        return None
+    shape = (rows, *spec.data.image_shape)
+    draws = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, shape, generator=draws, dtype=torch.uint8).to(device)
 
 
 def _accumulation(spec: RunSpec, execution: Execution) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cola.data import find_prepared
 from cola.data.summary import CorpusSummary, summarise, summary_in
 from cola.errors import SpecError
-from cola.spec.data import GeneratedText, HuggingFaceDataset
+from cola.spec.data import GeneratedPairs, GeneratedText, HuggingFaceDataset
 from cola.study import StudySpec
 
 # Chosen, of English under a small BPE (larger vocabularies reach 4.5): only warnings rest on it.
@@ -52,6 +52,9 @@ def corpus_size(study: StudySpec, cache: Path) -> CorpusSize:
     share = 1 - study.data.validation_fraction
     if isinstance(corpus, GeneratedText):
         tokens = corpus.documents * (corpus.document_tokens + 1)  # each with its end
+        return CorpusSize(round(tokens * share), False, summary)
+    if isinstance(corpus, GeneratedPairs):
+        tokens = corpus.documents * study.data.sequence_length  # a pair a sequence
         return CorpusSize(round(tokens * share), False, summary)
     size = summary.text_bytes or summary.file_bytes
     if size is None:

@@ -10,6 +10,7 @@ from typing import Any
 from cola.data.tokenizer import vocab_size_of
 from cola.families.registry import definition_of
 from cola.records import IN_DOMAIN_TASKS
+from cola.spec.data import GeneratedPairs
 from cola.study import StudySpec
 from cola.study.chosen_sizes import buildable
 from cola.study.designs import TrajectoryDesign
@@ -19,6 +20,7 @@ CORES = (100_000, 150_000)  # parameters of the smallest and the largest rung
 STEPS = 30
 LENGTH = 64  # tokens of a sequence, or the next multiple that all families can divide
 VOCABULARY = 512
+PAIRS = 2000  # of text and image
 
 ONE_MACHINE: dict[str, Any] = {
     "min_workers": None,
@@ -50,11 +52,7 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
         "name": f"{study.name[:50]}-rehearsal",
         "output": str(Path(study.output) / "rehearsals"),
         "seeds": study.seeds[:1],
-        "data": {
-            "corpus": {"source": "python-stdlib"},
-            "tokenizer": {"kind": "bpe", "vocab_size": VOCABULARY},
-            "sequence_length": length,
-        },
+        "data": small_corpus(study) | {"sequence_length": length},
     }
     values["training"]["batch_sequences"] = 4 * workers
     for settings in values["families"].values():
@@ -83,6 +81,20 @@ def rehearsal_of(study: StudySpec) -> StudySpec:
         values["ladder"] = []
         values["matching"]["stage1"] = study.matching.stage1
     return StudySpec.parse(values)
+
+
+def small_corpus(study: StudySpec) -> dict[str, Any]:
+    """Corpus and tokenizer of a rehearsal: every machine's text, or the study's own where it has
+    images, fewer of them if they are generated."""
+    if study.data.image_shape is not None:
+        corpus = study.data.corpus
+        if isinstance(corpus, GeneratedPairs):
+            corpus = corpus.model_copy(update={"documents": PAIRS})
+        return study.data.model_copy(update={"corpus": corpus}).model_dump(mode="json")
+    return {
+        "corpus": {"source": "python-stdlib"},
+        "tokenizer": {"kind": "bpe", "vocab_size": VOCABULARY},
+    }
 
 
 def sequence_length(study: StudySpec) -> int:

@@ -68,8 +68,10 @@ class StageDraws:
         for part in micro_slices(mine, count):
             weight = len(part) * count * self.workers / size
             positions = (part if len(part) else mine[:1]).tolist()
+            images = self.tokens.images_of(ids[positions])
             batch = Batch(
                 tokens_BL=torch.from_numpy(self.tokens.rows(ids[positions])),
+                images=None if images is None else torch.from_numpy(images),
                 # In a global batch of more than an epoch a sequence appears twice: draws are keyed
                 # by its position in the batch.
                 stream=Stream(run.seed, step, positions),

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from cola.data import PreparedData, Split
 from cola.evaluation.clusters import clustered_mean
+from cola.evaluation.pair_accuracy import PictureRecord, caption_in, pair_accuracy
 from cola.evaluation.topic_probe import topic_probe
 from cola.families.interface.family import Family
 from cola.families.registry import has_likelihood
 from cola.hidden_topics.truth import true_nll
+from cola.image_captions.png import data_uri
 from cola.records import EXCESS, VALIDATION_SEED, Metric, SampleRecord
 from cola.seeding import Stream
 from cola.spec import LikelihoodSpec
@@ -185,7 +187,28 @@ def diagnostics(
         return {}
     tokens_BL = torch.from_numpy(data.validation.rows(ids))
     model.eval()
-    values = family.diagnostics(model, tokens_BL, Stream(VALIDATION_SEED, 0, range(len(ids))))
+    stream = Stream(VALIDATION_SEED, 0, range(len(ids)))
+    values = family.diagnostics(model, tokens_BL, stream)
+    images = data.validation.images_of(ids)
+    if images is not None:
+        values |= family.pair_diagnostics(
+            model,
+            tokens_BL,
+            torch.from_numpy(images),
+            settings=run.evaluation.likelihood,
+            stream=stream,
+        )
+    if images is not None and data.pairs is not None:
+        values |= pair_accuracy(
+            family,
+            model,
+            tokens_BL,
+            torch.from_numpy(images),
+            settings=run.evaluation.generation,
+            stream=stream,
+            tokenizer=data.tokenizer,
+            source=data.pairs,
+        )
     means_Bbd = None if data.source is None else family.block_means(model, tokens_BL)
     if data.source is not None and means_Bbd is not None:
         found = topic_probe(means_Bbd, tokens_BL, data.source)
@@ -213,7 +236,7 @@ def text_samples(
         eos_token_id=tokenizer.eos_token_id,
     )
     end = cut + settings.generation.max_new_tokens
-    return [
+    texts = [
         SampleRecord(
             family=run.family,
             step=step,
@@ -222,4 +245,43 @@ def text_samples(
             reference=tokenizer.decode(row[cut:end].tolist()),
         )
         for row, new in zip(rows, generated, strict=True)
+    ]
+    return [*texts, *picture_samples(family, model, run, data=data, step=step)]
+
+
+def picture_samples(
+    family: Family, model: nn.Module, run: RunSpec, *, data: PreparedData, step: int
+) -> list[PictureRecord]:
+    """Images of the first validation captions, and captions of their images; nothing of a family or
+    of a corpus without images."""
+    ids = np.arange(min(run.evaluation.samples, len(data.validation)))
+    images = data.validation.images_of(ids)
+    if images is None:
+        return []
+    tokens_BL = torch.from_numpy(data.validation.rows(ids))
+    settings, stream = run.evaluation.generation, Stream(VALIDATION_SEED, 0, range(len(ids)))
+    drawn = family.draw_images(model, tokens_BL, settings, stream=stream)
+    written = family.describe_images(
+        model, torch.from_numpy(images), tokens_BL.shape[1], settings=settings, stream=stream
+    )
+    if drawn is None or written is None:
+        return []
+    captions = [caption_in(row, data.tokenizer) for row in tokens_BL]
+    about = {"family": run.family, "step": step}
+    blank = {"continuation": "", "reference": ""}
+    return [
+        *(
+            PictureRecord(**about, **blank, prompt=text, image=data_uri(image))
+            for text, image in zip(captions, drawn.numpy(), strict=True)
+        ),
+        *(
+            PictureRecord(
+                **about,
+                prompt="",
+                continuation=caption_in(row, data.tokenizer),
+                reference=text,
+                prompt_image=data_uri(image),
+            )
+            for row, text, image in zip(written, captions, images, strict=True)
+        ),
     ]

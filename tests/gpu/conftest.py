@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from cola.families.registry import definitions, family_of
+from cola.families.registry import definition_of, family_of
 from cola.study import RunSpec, StudySpec
 from orchestration.benchmark.steps import drawn
 from orchestration.planning.plan import PlannedRun, plan_study
@@ -27,7 +27,7 @@ CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])
 REHEARSAL = os.environ.get("COLA_GPU_REHEARSAL") == "1"
 # The stages of every family's default objective, and the last one of each, which is the largest.
 BY_FAMILY = {
-    each.name: list(each.settings.parse({}).objective.stage_shares()) for each in definitions()
+    name: list(definition_of(name).settings.parse({}).objective.stage_shares()) for name in FAMILIES
 }
 STAGES = [(name, stage) for name, stages in BY_FAMILY.items() for stage in stages]
 LAST_STAGES = [(name, stages[-1]) for name, stages in BY_FAMILY.items()]

@@ -237,6 +237,11 @@ class FamilyDefinition(ABC):
         """What the sequence length must be a multiple of, and the settings that make it up."""
         return 1, ""
 
+    def image_shape(self, settings: Any) -> tuple[int, int, int] | None:
+        """Channels, height and width of the images that an entry of these settings reads beside
+        its texts; None: it reads texts alone."""
+        return None
+
     def deciding(self, model: Any, objective: Any, stage: str) -> dict[str, Any]:
         """What of model and objective decides the training state at the end of a stage.
 

@@ -29,7 +29,8 @@ WATCHED_POINTS = 16  # of a stage that `Family.collapse` gets
 class Batch:
     """Token ids and where they stand in the run.
 
-    tokens_BL: (B, L) int64. `stream` is keyed by the sequences' ids. `positions` are the rows'
+    tokens_BL: (B, L) int64. images: (B, channels, height, width) uint8, one a sequence (None: the
+    corpus has none). `stream` is keyed by the sequences' ids. `positions` are the rows'
     places in the global batch of `global_size` sequences (for stratified draws). `stage_step`
     counts the stage's optimiser steps before this one.
     """
@@ -39,6 +40,7 @@ class Batch:
     positions: Sequence[int]
     global_size: int
     stage_step: int = 0
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,32 @@ class Family(ABC):
     def diagnostics(self, model: Any, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """Measurements of a finished model beside its likelihood, by name (maybe none)."""
         return {}
+
+    def pair_diagnostics(
+        self,
+        model: Any,
+        tokens_BL: Tensor,
+        images: Tensor,
+        *,
+        settings: LikelihoodSpec,
+        stream: Stream,
+    ) -> dict[str, float]:
+        """Measurements of a finished model on texts with their images (B, channels, height, width),
+        uint8, by name; none of a family of texts alone."""
+        return {}
+
+    def draw_images(
+        self, model: Any, tokens_BL: Tensor, settings: GenerationSpec, *, stream: Stream
+    ) -> Tensor | None:
+        """An image for each text, (B, channels, height, width) uint8; None of a family of texts
+        alone."""
+        return None
+
+    def describe_images(
+        self, model: Any, images: Tensor, length: int, *, settings: GenerationSpec, stream: Stream
+    ) -> Tensor | None:
+        """`length` tokens for each image, (B, L); None of a family of texts alone."""
+        return None
 
     def block_means(self, model: Any, tokens_BL: Tensor) -> Tensor | None:
         """What the model makes of each of b equal blocks of a text, (B, b, d), as means over their

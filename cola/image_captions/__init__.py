@@ -1,0 +1,1 @@
+"""Generated pairs of images and captions, whose truth is known."""
