@@ -104,8 +104,8 @@ COMMANDS = (
     ),
     Entry(
         "schema", STUDIES,
-        "Print the JSON Schema of a kind of file, for editors, or of what commands print with "
-        "--json, or the reference of all keys.",
+        "Print the JSON Schema of a kind of file (study, sweep, clusters), for editors, or of what "
+        "`cola fit`, `compare` and `forecast` print with --json; or the reference of all keys.",
         "sweeps.schema_cli", ("cola schema study --to study.schema.json",),
     ),
     Entry(

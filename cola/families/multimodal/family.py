@@ -14,6 +14,7 @@ from cola.families.interface.pretrained import load_pretrained
 from cola.families.multimodal.spec import ImageVAESpec, MultimodalModelSpec, MultimodalObjective
 from cola.likelihood.pairs import pair_nats
 from cola.models.cola_dlm import dit_config, dit_sizes, vae_config, vae_sizes
+from cola.models.dit import ColaDiT
 from cola.models.pairs.image_dit import ImageDiT, ImageDiTConfig
 from cola.models.pairs.image_vae import ImageVAE, ImageVAEConfig
 from cola.models.pairs.pair_model import PairModel

@@ -101,7 +101,7 @@ def test_a_page_links_its_sections_and_defines_its_colours(tmp_path: Path) -> No
         "metrics.html.j2",
         {"study": "s", "figure": drawn, "curves": rows, "pairs": None, "predictions": None,
          "notes": ["<b> is not a tag"], "compute": "executed", "colours": {"ar": "#0072B2"},
-         "sentences": []},
+         "sentences": [], "mismatches": []},
     )  # fmt: skip
     assert '<li><a href="#fitted-curves">Fitted curves</a></li>' in page
     assert '<h2 id="fitted-curves">' in page

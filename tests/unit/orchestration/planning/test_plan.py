@@ -333,7 +333,7 @@ def test_a_rehearsal_is_small_and_keeps_what_is_special(name: str) -> None:
     study = load_study(name, [])
     small = rehearsal_of(study)
     runs = plan_study(small)
-    assert {run.spec.family for run in runs} == set(study.families)
+    assert {run.variant for run in runs} == set(study.families)
     assert max(run.core_parameters for run in runs) < 200_000
     assert all(5 <= run.spec.steps <= 2_000 for run in runs)
     shared = {"ladder": None, "budget_factor": None, "rules": None}
