@@ -17,6 +17,7 @@ from pydantic import (
 from cola.errors import SpecError
 from cola.families.interface.specs import FamilySettings
 from cola.families.registry import definition_of, has_likelihood, names, place_of, union_of
+from cola.spec.data import DataSpec
 from cola.spec.inference import LikelihoodSpec
 from cola.spec.schema import or_list_of
 
@@ -100,6 +101,28 @@ def check_likelihood(
                 f"{where} needs a likelihood, and families.{name} has none (its prior is a "
                 "generator); compare it by the task predictive or by continuation/token_accuracy"
             )
+
+
+def check_images(name: str, settings: FamilySettings, data: DataSpec) -> None:
+    """Whether an entry reads the images that the corpus has.
+
+    Raises:
+        ValueError: it reads others.
+    """
+    wanted, found = definition_of(settings.family).image_shape(settings), data.image_shape
+    if wanted is None or wanted == found:
+        return
+    shown = "has none" if found is None else f"has images of {shape_text(found)}"
+    raise ValueError(
+        f"families.{name} reads a {shape_text(wanted)} image beside each text, and "
+        f"data.corpus.source={data.corpus.source} {shown}; give source generated-pairs or "
+        "image-pairs, with the family's image_size"
+    )
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape for people."""
+    return " x ".join(map(str, shape))
 
 
 def without_families(

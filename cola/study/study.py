@@ -21,7 +21,7 @@ from cola.spec.locations import LocalPath, StorageAddress
 from cola.spec.resources import CheckpointSpec, DivergenceRetry, ResourcesSpec, TrackingSpec
 from cola.spec.training import TrainingSpec
 from cola.study.designs import Design, TrajectoryDesign
-from cola.study.families import Families, by_family, check_likelihood
+from cola.study.families import Families, by_family, check_images, check_likelihood
 from cola.study.ladders import (
     check_batch_rules,
     check_given,
@@ -362,36 +362,18 @@ class StudySpec(Spec):
             )
         check_tasks_fit(self.evaluation, length)
         if "likelihood" in self.evaluation.tasks:
-            where = "evaluation.tasks: likelihood"
-            check_likelihood(self.families, self.evaluation.likelihood, where)
+            asked = self.evaluation.likelihood
+            check_likelihood(self.families, asked, "evaluation.tasks: likelihood")
         for name, settings in self.families.items():
-            self._check_images(name, definition_of(settings.family).image_shape(settings))
+            check_images(name, settings, self.data)
             multiple, keys = definition_of(settings.family).sequence_multiple(settings)
-            lengths = {"data.sequence_length": [length]}
-            lengths["evaluation.context_lengths"] = [*self.evaluation.context_lengths]
-            for key, tokens in ((k, n) for k, values in lengths.items() for n in values):
+            longer = [("evaluation.context_lengths", n) for n in self.evaluation.context_lengths]
+            for key, tokens in [("data.sequence_length", length), *longer]:
                 if tokens % multiple:
                     raise ValueError(
                         f"{key}={tokens} must be a multiple of families.{name}.{keys} = {multiple}"
                     )
         return self
-
-    def _check_images(self, name: str, wanted: tuple[int, int, int] | None) -> None:
-        """Raise a ValueError where an entry reads other images than the corpus has."""
-        found = self.data.image_shape
-        if wanted is None or wanted == found:
-            return
-        shown = "has none" if found is None else f"has images of {shape_text(found)}"
-        raise ValueError(
-            f"families.{name} reads a {shape_text(wanted)} image beside each text, and "
-            f"data.corpus.source={self.data.corpus.source} {shown}; give "
-            "source generated-pairs or image-pairs, with the family's image_size"
-        )
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape for people."""
-    return " x ".join(map(str, shape))
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

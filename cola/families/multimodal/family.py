@@ -11,15 +11,8 @@ from cola.errors import SpecError
 from cola.families.interface.family import Batch, StageModule
 from cola.families.interface.latent import LatentFamily
 from cola.families.interface.pretrained import load_pretrained
-from cola.families.multimodal.spec import ImageVAESpec, MultimodalModelSpec, MultimodalObjective
-from cola.likelihood.pairs import pair_nats
-from cola.models.cola_dlm import dit_config, dit_sizes, vae_config, vae_sizes
-from cola.models.dit import ColaDiT
-from cola.models.pairs.image_dit import ImageDiT, ImageDiTConfig
-from cola.models.pairs.image_vae import ImageVAE, ImageVAEConfig
-from cola.models.pairs.pair_model import PairModel
-from cola.models.text_vae import TextVAE
-from cola.objectives.pairs import (
+from cola.families.multimodal.likelihood import pair_nats
+from cola.families.multimodal.objectives import (
     IMAGE_FIRST,
     IMAGE_NOISE,
     IMAGES,
@@ -28,8 +21,15 @@ from cola.objectives.pairs import (
     pair_draws,
     pair_loss,
 )
+from cola.families.multimodal.sampling import describe_images, draw_images
+from cola.families.multimodal.spec import ImageVAESpec, MultimodalModelSpec, MultimodalObjective
+from cola.models.cola_dlm import dit_config, dit_sizes, vae_config, vae_sizes
+from cola.models.dit import ColaDiT
+from cola.models.pairs.image_dit import ImageDiT, ImageDiTConfig
+from cola.models.pairs.image_vae import ImageVAE, ImageVAEConfig
+from cola.models.pairs.pair_model import PairModel
+from cola.models.text_vae import TextVAE
 from cola.objectives.vae import stage1_loss, vae_draws
-from cola.sampling.pairs import describe_images, draw_images
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 

@@ -11,10 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cola.families.interface.family import Batch, StageModule, count_parameters
+from cola.families.multimodal.sampling import describe_images, draw_images, drawn_blocks
 from cola.families.multimodal.spec import MultimodalObjective
 from cola.families.registry import family_of
 from cola.models.pairs.pair_model import PairModel
-from cola.sampling.pairs import describe_images, draw_images, drawn_blocks
 from cola.seeding import Stream
 from cola.spec import GenerationSpec, LikelihoodSpec
 from tests.factories import tiny_model
