@@ -27,6 +27,7 @@ from cola.errors import FitError
 AFTER = 1.5  # chosen: factor in compute after a crossing at which curves are told apart
 PAIRED_BUDGETS = 4  # chosen: budgets in common, so that two degrees of freedom are left
 BEYOND_DATA = 1.05  # budgets are not spent to the last step
+PLAIN = 1e6  # chosen: factors up to it are written out
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,10 @@ def true_crossing(crossing: Crossover, curves: tuple[Frontier, Frontier], side: 
 
 
 def times_text(times: float) -> str:
-    """A factor, without decimals that mean nothing."""
-    return f"{times:.2f}" if times < 100 else f"{times:.3g}"
+    """A factor, without digits that mean nothing."""
+    if times < 100:
+        return f"{times:.2f}"
+    return f"{float(f'{times:.3g}'):,.0f}" if times < PLAIN else f"{times:.3g}"
 
 
 def describe_multiplier(multiplier: Multiplier, place: str, labels: tuple[str, str]) -> str:

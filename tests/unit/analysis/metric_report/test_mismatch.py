@@ -101,7 +101,7 @@ def test_without_a_loss_in_common_the_ratio_has_one_end() -> None:
     assert found.low == pytest.approx(1e3 / found.generation.high)
     assert found.high == math.inf
     assert found.decided
-    assert "at least 1e+03 times the compute of AR" in found.sentence
+    assert "at least 1,000 times the compute of AR" in found.sentence
     (other,) = mismatches(panels_of({"ar": 1, "cola": 5}, {"ar": 1, "cola": 1e4}))
     assert other.high == pytest.approx(other.likelihood.high / 1e3)
     assert other.sentence.endswith("so Cola DLM generates worse than its likelihood says.")
