@@ -89,6 +89,7 @@ class Tag:
     KIND = "kind"
     PARENT = "mlflow.parentRunId"  # MLflow's own name: its pages nest runs by it
     NOTE = "mlflow.note.content"  # and by this show Markdown on top of a run's or experiment's page
+    SOURCE, COMMIT = "mlflow.source.name", "mlflow.source.git.commit"  # MLflow's too: who made it
     STUDY = "study"
     FAMILY = "family"
     VARIANT = "variant"  # the study's name for the run's curve; the family's where it has one curve

@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
 from analysis.plotting.variants import variants_of
 from analysis.report.splits import Split, on_one_split, split_columns
@@ -227,7 +226,7 @@ def _run_row(run: Any) -> dict[str, Any]:
 
 def _software(tags: Mapping[str, str]) -> str | None:
     """Version and commit of the code, shortened; None of runs that do not record them."""
-    source, commit = tags.get(MLFLOW_SOURCE_NAME), tags.get(MLFLOW_GIT_COMMIT, "")
+    source, commit = tags.get(Tag.SOURCE), tags.get(Tag.COMMIT, "")
     short = commit[:COMMIT_LETTERS] + (", changed" if commit.endswith("-dirty") else "")
     return f"{source} (commit {short})" if source and commit else source
 

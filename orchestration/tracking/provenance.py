@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from cola.records import Tag
 from cola.spec.data import DataSpec, HuggingFaceDataset, LocalFiles
 from cola.study import RunSpec
 
-# MLflow's names, which its pages have columns for.
+# MLflow's names, which its pages have columns for; `Tag` has those that reports read.
 USER = "mlflow.user"
-SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
-COMMIT = "mlflow.source.git.commit"  # ends in `-dirty` where files of the checkout were changed
+SOURCE_TYPE = "mlflow.source.type"
 DIGEST_LENGTH = 36  # MLflow's limit
 GIT_SECONDS = 5.0  # chosen: a checkout on a slow network drive answers within it
 
@@ -28,13 +28,13 @@ def source_tags() -> dict[str, str]:
     left out."""
     tags = {SOURCE_TYPE: "LOCAL"}
     try:
-        tags[SOURCE] = f"cola-scaling {importlib.metadata.version('cola-scaling')}"
+        tags[Tag.SOURCE] = f"cola-scaling {importlib.metadata.version('cola-scaling')}"
     except importlib.metadata.PackageNotFoundError:
-        tags[SOURCE] = "cola-scaling"
+        tags[Tag.SOURCE] = "cola-scaling"
     with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
         tags[USER] = getpass.getuser()
     commit = commit_of(Path(__file__).resolve().parents[2])
-    return tags if commit is None else {**tags, COMMIT: commit}
+    return tags if commit is None else {**tags, Tag.COMMIT: commit}
 
 
 def commit_of(folder: Path) -> str | None:

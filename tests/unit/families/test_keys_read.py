@@ -32,6 +32,7 @@ GENERATION: dict[str, Any] = {
     "unmasking_block": 4,
     "unmasking_guidance_scale": 3.0,
     "split_patch": "shift",
+    "image_guidance_scale": 3.0,
 }
 LIKELIHOOD: dict[str, dict[str, Any]] = {
     "masked": {"masked": "chain_rule"},

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from cola.records import Tag
 from cola.spec.data import DataSpec
 from cola.study import StudySpec
 from orchestration.planning.plan import plan_study
 from orchestration.tracking.pages import runs_page
 from orchestration.tracking.provenance import (
-    SOURCE,
     USER,
     commit_of,
     corpus_name,
@@ -27,7 +27,7 @@ from orchestration.tracking.provenance import (
 def test_a_run_names_its_user_and_the_products_version() -> None:
     tags = source_tags()
     assert tags[USER] == getpass.getuser()
-    assert tags[SOURCE].startswith("cola-scaling ")
+    assert tags[Tag.SOURCE].startswith("cola-scaling ")
 
 
 def test_a_user_without_a_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
