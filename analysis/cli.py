@@ -127,8 +127,7 @@ def fit(
         given = given_options(context) - {"plot"}
         fit_curve_file(data, columns, asked, given=given, as_json=as_json)
         return
-    conventions = max(len(n or [1]), len(flops or [1]))
-    drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions)
+    drawing = Drawing.asked(plot, "speedup" if speedup else law, conventions(n, flops))
     fit_file(
         data,
         Columns(loss, first(n), d, first(flops), group, budget, run, accuracy, unique, y,
@@ -215,6 +214,11 @@ def compare(
         first, second, output, options=read, different_data=different_data, plot=plot,
         as_json_=as_json,
     )  # fmt: skip
+
+
+def conventions(n: list[str] | None, flops: list[str] | None) -> int:
+    """In how many ways parameters or FLOPs are counted: columns of the kind that has more."""
+    return max(len(n or [1]), len(flops or [1]))
 
 
 def first(names: list[str] | None) -> str | None:

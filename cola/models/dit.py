@@ -359,8 +359,8 @@ def without_gradients(device: str) -> Iterator[None]:
         yield
 
 
-class ColaDiT(BlockCausalDiT):
-    """The velocity field v_psi as a Hugging Face model with the release's parameter names."""
+class ProjectedDiT(BlockCausalDiT):
+    """A prior whose output is a linear map of the features."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(config)
@@ -370,9 +370,13 @@ class ColaDiT(BlockCausalDiT):
     def velocity(
         self, features_BnC: Tensor, z_Bnd: Tensor, timesteps: TimestepEmbeddings
     ) -> Tensor:
-        """A linear map of the features, (B, n, C) -> (B, n, d)."""
+        """What the projection says of each latent, (B, n, C) -> (B, n, `txt_out_channels`)."""
         projected: Tensor = self.txt_out(features_BnC)
         return projected
+
+
+class ColaDiT(ProjectedDiT):
+    """The velocity field v_psi as a Hugging Face model with the release's parameter names."""
 
 
 AutoConfig.register(DiTConfig.model_type, DiTConfig)

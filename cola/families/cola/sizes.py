@@ -47,7 +47,11 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
     estimates = settings.objective.stage2.self_conditioning > 0
     outputs = _outputs(settings)
     dit, vae = _shapes(target, **shaping, self_conditioning=estimates, outputs=outputs)
-    width = head_dim(dit.width)
+    return shaped(vocab_size, settings, dit, vae)
+
+
+def shaped(vocab_size: int, settings: ColaSettings, dit: Shape, vae: Shape) -> ColaModelSpec:
+    """A model of these shapes, whose encoder and decoder are alike."""
     vae_sizes = {
         "hidden_size": vae.width,
         "ffn_size": vae.ffn,
@@ -55,12 +59,13 @@ def core_sized(target: int, vocab_size: int, settings: ColaSettings) -> ColaMode
         "encoder_layers": vae.layers,
         "decoder_layers": vae.layers,
     }
+    head = head_dim(dit.width)
     dit_sizes = {
         "hidden_size": dit.width,
         "num_layers": dit.layers,
-        "num_heads": dit.width // width,
-        "head_dim": width,
-        "rope_dim": width * 3 // 4,
+        "num_heads": dit.width // head,
+        "head_dim": head,
+        "rope_dim": head * 3 // 4,
     }
     return model_of(vocab_size, settings, vae_sizes, dit=dit_sizes)
 

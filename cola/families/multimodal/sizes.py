@@ -12,8 +12,8 @@ from cola.compute.flops import (
     vae_layer_parameters,
 )
 from cola.compute.sizing import Shape, aspect, best_shape, head_dim, width_step
-from cola.families.cola.sizes import model_of
 from cola.families.cola.sizes import paper_row as text_row
+from cola.families.cola.sizes import shaped
 from cola.families.cola.spec import ColaSettings
 from cola.families.multimodal.spec import ImageVAESpec, MultimodalModelSpec, MultimodalSettings
 
@@ -43,25 +43,7 @@ def core_sized(target: int, vocab_size: int, settings: MultimodalSettings) -> Mu
         latent_dim=settings.latent_dim,
         vae_share=settings.vae_share,
     )
-    head = head_dim(dit.width)
-    text = model_of(
-        vocab_size,
-        text_settings(settings),
-        {
-            "hidden_size": vae.width,
-            "ffn_size": vae.ffn,
-            "num_heads": vae.width // head_dim(vae.width),
-            "encoder_layers": vae.layers,
-            "decoder_layers": vae.layers,
-        },
-        dit={
-            "hidden_size": dit.width,
-            "num_layers": dit.layers,
-            "num_heads": dit.width // head,
-            "head_dim": head,
-            "rope_dim": head * 3 // 4,
-        },
-    )
+    text = shaped(vocab_size, text_settings(settings), dit, vae)
     return MultimodalModelSpec(text=text, image_vae=image_vae)
 
 

@@ -2,7 +2,7 @@
 
 The trunk is the flow's. In place of noisy latents it is given empty ones, at timestep 1, so that
 one pass says all of a block from the clean ones before it.
-Shapes: B batch, n latents, d latent width, b blocks, s latents a block, K components, C width.
+Shapes: B batch, n latents, d latent width, b blocks, s latents a block, K components.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from cola.models.adaln import TimestepEmbeddings
-from cola.models.dit import BlockCausalDiT
+from cola.models.dit import ProjectedDiT
 from cola.models.dit_config import DiTConfig
-from cola.models.dit_layers import LatentProjection
 from cola.models.layers import KeysValues
 
 # Of a component's scale in the prior's units, which keeps densities finite. Chosen: a tenth of the
@@ -42,22 +40,10 @@ class MixtureConfig(DiTConfig):
         return int(self.txt_in_channels) + 1
 
 
-class MixtureDiT(BlockCausalDiT):
-    """The mixture's weights, means and scales by a block-causal transformer."""
+class MixtureDiT(ProjectedDiT):
+    """Weights, means and scales of the mixture, (B, n, K (2 d + 1)), by the block-causal trunk."""
 
     config_class = MixtureConfig
-
-    def __init__(self, config: MixtureConfig) -> None:
-        super().__init__(config)
-        self.txt_out = LatentProjection(config.txt_dim, config.txt_out_channels)
-        self.post_init()
-
-    def velocity(
-        self, features_BnC: Tensor, z_Bnd: Tensor, timesteps: TimestepEmbeddings
-    ) -> Tensor:
-        """What is read off the features: numbers of a mixture, (B, n, K (2 d + 1))."""
-        numbers: Tensor = self.txt_out(features_BnC)
-        return numbers
 
     def mixture(self, shape_Bnd: torch.Size, history: list[KeysValues]) -> BlockMixture:
         """Of all blocks of latents of this shape, each behind its own `history`, as
