@@ -385,7 +385,7 @@ class PointExcluded(BaseModel):
 
 
 STUDY_FORECASTS = "forecasts.jsonl"  # in a study's folder: of budgets that had no finished run
-STUDY_FRONTIER = "frontier.json"  # in a study's folder: quality against diversity of generation
+STUDY_FRONTIER, FRONTIER_VERSION = "frontier.json", 1  # in a study's folder: of generation
 STUDY_IMPORT = "imported.json"  # in the folder of a study that `cola import` has made
 
 

@@ -118,7 +118,7 @@ def speed_note(speed: pd.DataFrame) -> str:
     several = "s" * (threads > 1)
     note = (
         f"Measured on {devices} with {threads} thread{several} at the base settings, the fastest "
-        "of two; other work on the machine is in the times. The first tokens are one, a "
+        "repetition; other work on the machine is in the times. The first tokens are one, a "
         "block, or the whole text where all come together."
     )
     if speed["peak_bytes"].isna().any():

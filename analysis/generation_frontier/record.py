@@ -11,9 +11,8 @@ import pandas as pd
 
 from cola.errors import StorageError, one_line
 from cola.files import read_json
-from cola.records import STUDY_FRONTIER
+from cola.records import FRONTIER_VERSION, STUDY_FRONTIER
 
-VERSION = 1
 COST_KEYS = ("steps", "tokens_per_pass", "guidance_scale", "unmasking_guidance_scale")
 REMEDY = "remove it, and `cola frontier` of the study writes it anew"
 
@@ -70,9 +69,9 @@ def read_frontier(study_folder: Path) -> Frontier | None:
         return None
     record = read_json(path, remedy=REMEDY)
     try:
-        if record["version"] != VERSION:
+        if record["version"] != FRONTIER_VERSION:
             raise StorageError(
-                f"{path}: is of version {record['version']}, not {VERSION}; {REMEDY}"
+                f"{path}: is of version {record['version']}, not {FRONTIER_VERSION}; {REMEDY}"
             )
         return _frontier(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -108,8 +108,8 @@ def _cells(metrics: Mapping[str, float], length: int) -> dict[str, str]:
         return text if error is None else f"{text} ± {scale * error:.{digits}f}"
 
     return {
-        "within": cell("likelihood", "nll_within", "nll_within_error"),
-        "beyond": cell("likelihood", "nll_beyond", "nll_beyond_error"),
+        "within": cell("likelihood", "nll_within", "nll_within_standard_error"),
+        "beyond": cell("likelihood", "nll_beyond", "nll_beyond_standard_error"),
         "more": cell("likelihood", "nll_more_beyond", "nll_more_beyond_half_interval", sign="+"),
         "whole": cell("continuation", "accuracy", "accuracy_standard_error", scale=100),
         "cut": cell("continuation", "cut_accuracy", "", scale=100),

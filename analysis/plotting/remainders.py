@@ -62,7 +62,7 @@ def _row(
     row = {"name": label, "measurement": metric_words(key)}
     for number in remainders:
         at = f"{key}_at_remainder_{number}"
-        row[f"at {number}"] = _cell(key, metrics.get(at), metrics.get(f"{at}_error"))
+        row[f"at {number}"] = _cell(key, metrics.get(at), metrics.get(f"{at}_standard_error"))
     for number in divisors:
         gain = f"{key}_gain_divisible_by_{number}"
         half = metrics.get(f"{gain}_half_interval")

@@ -85,6 +85,14 @@ def with_error(name: str, found: ClusteredMean) -> dict[str, float]:
     return {name: found.mean, f"{name}_standard_error": found.standard_error}
 
 
+def with_half_interval(name: str, found: ClusteredMean) -> dict[str, float]:
+    """A mean by its name in results, with the half of its 95% interval where that is known."""
+    low, high = found.interval
+    if math.isnan(low):
+        return {name: found.mean}
+    return {name: found.mean, f"{name}_half_interval": (high - low) / 2}
+
+
 def _working_model(share_G: np.ndarray, items: int) -> tuple[float, float]:
     """Expectation of CR2 over the variance, and Satterthwaite's degrees of freedom.
 

@@ -25,7 +25,6 @@ from cola.evaluation.frontier.speed import BatchSpeedTask
 from cola.evaluation.frontier.task import FrontierTask
 from cola.evaluation.items import Id
 from cola.evaluation.mauve import MauveScore
-from cola.evaluation.models.features import FeatureModel
 from cola.evaluation.tasks.answer_log import ItemLog
 from cola.evaluation.tasks.evaluate import Answers, evaluate_tasks
 from cola.evaluation.tasks.task import Record, Task, digest_of
@@ -35,6 +34,7 @@ from orchestration.frontier.request import FrontierRequest
 from orchestration.frontier.runs import CurveRuns
 from orchestration.inference.evaluate import (
     EvaluationExecutor,
+    features_of,
     open_reference,
     own_device,
     task_progress,
@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PointResult:
-    """One setting of a curve: `scores` and metrics of each of its runs, FLOPs and network
-    evaluations of a new token."""
+    """One setting of a curve, `changed` of the base: scores, metrics and MAUVE of each of its runs,
+    and FLOPs of a new token."""
 
     settings: GenerationSpec
     changed: dict[str, Any]
@@ -107,11 +107,13 @@ def judges_of(curves: Sequence[CurveRuns], prompts: Prompts, request: FrontierRe
         reference = ReferenceJudge(opened, model_digest(target), prompts)
     features = None
     if request.features is not None:
-        opened_model = functools.partial(FeatureModel.open, request.features, own_device())
         tokenizer = curves[0].targets[0].tokenizer()
         digest = digest_of(*(sha256_of(path) for path in model_files(request.features)))
         features = MauveJudge(
-            external_features(opened_model, tokenizer), digest, str(request.features), prompts
+            external_features(features_of(request.features), tokenizer),
+            digest,
+            str(request.features),
+            prompts,
         )
     elif reference is not None and request.reference is not None:
         features = MauveJudge(
@@ -187,7 +189,7 @@ def of_task(
     """One setting of one run: answered, judged, scored."""
     about = about_model(target.family, target.context, task.seed)
     (result,) = evaluate_tasks(
-        [task], answers, target.answers, about=about,
+        [task], answers, target.answers, about=about, sizes=target.sizes(),
         progress=lambda _, done, total: report(done, total),
     )  # fmt: skip
     path = target.answers / f"{task.name}-{task.digest}.jsonl"
@@ -220,7 +222,7 @@ def speed_of(
     on_gpu = executor.gpu or (not executor.remote and own_device() == "cuda")
     task = BatchSpeedTask(prompts, base, request.batches, device="gpu" if on_gpu else "cpu")
     about = about_model(target.family, target.context, request.seed)
-    (result,) = evaluate_tasks([task], answers, target.answers, about=about)
+    (result,) = evaluate_tasks([task], answers, target.answers, about=about, sizes=target.sizes())
     return {"run": target.name, **result.details}
 
 
@@ -238,12 +240,10 @@ def mean_flops(curve: CurveRuns, point: GenerationSpec, prompts: Prompts) -> flo
 
 def lazy_answers(executor: EvaluationExecutor, target: Target) -> Answers:
     """The executor's answers; the model is loaded when the first is asked for."""
-    opened: list[Answers] = []
+    opened = functools.cache(lambda: executor.answers(target))
 
     def answers(task: Task, ids: Sequence[Id]) -> Iterator[tuple[Id, Record]]:
-        if not opened:
-            opened.append(executor.answers(target))
-        return opened[0](task, ids)
+        return opened()(task, ids)
 
     return answers
 

@@ -1,7 +1,4 @@
-"""What `frontier.json` of a study's folder holds: points, comparisons, cost, and on what they rest.
-
-Read by `analysis.generation_frontier` alone.
-"""
+"""What `frontier.json` of a study's folder holds: points, comparisons, cost, what they rest on."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from cola.evaluation.frontier.task import truth_scores
 from cola.evaluation.mauve import COMPARABLE, METHOD
 from cola.evaluation.statistics import token_entropy
 from cola.families.registry import definition_of
+from cola.records import FRONTIER_VERSION
 from orchestration.frontier.measure import CurveResult, Judges, PointResult, as_array
 from orchestration.frontier.request import FrontierRequest
 
-VERSION = 1  # of frontier.json
 ENTROPY_IS = (
     "Entropy is that of the frequencies of the tokens within each text, in nats, the mean over the "
     "texts (as in arXiv 2409.02908): it grows with a text's length, which is the same for all."
@@ -45,7 +42,7 @@ def as_record(
     if judges.mauve is not None and judges.mauve.halves is not None:
         held_out["mauve"] = judges.mauve.halves.value
     return {
-        "version": VERSION,
+        "version": FRONTIER_VERSION,
         "study": study,
         "command": command,
         "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
@@ -242,7 +239,7 @@ def notes(
             f"MAUVE: first draws against the text's own tokens behind {prompts.count:,} prompts, "
             f"on the states of {judges.mauve.name}; errors by {METHOD}."
         )
-    return found + budget_notes(results)
+    return found + unread_notes(results)
 
 
 def quality_notes(request: FrontierRequest) -> list[str]:
@@ -261,16 +258,16 @@ def reference_notes(results: Sequence[CurveResult], request: FrontierRequest) ->
         return ["No reference judges the texts: their quality is BrierLM and Brier-1 alone."]
     own = " It judges its own texts too." if about["judges_itself"] else ""
     return [
-        f"The reference is {about['name']} ({about['family']}) of this study: a reference favours "
-        f"what resembles its own family.{own}"
+        f"The reference is {about['name']} ({about['family']}): a reference favours what "
+        f"resembles its own family.{own}"
     ]
 
 
-def budget_notes(results: Sequence[CurveResult]) -> list[str]:
+def unread_notes(results: Sequence[CurveResult]) -> list[str]:
     """What keys a family does not read, and so has no points of."""
     found = []
     for result in results:
-        unread = [key for key in AXES if key not in result.runs.family.generation_keys]
+        unread = [key for key in AXES if key not in result.runs.keys]
         if unread:
             found.append(f"{result.runs.label} does not read {', '.join(unread)}.")
     return found

@@ -62,7 +62,7 @@ class FrontierRequest:
         """
         base = self.evaluation(curve.targets[0]).generation
         base = base.model_copy(update={"max_new_tokens": prompts.new})
-        return sampling_points(base, self.axes, curve.family.generation_keys, crossed=self.crossed)
+        return sampling_points(base, self.axes, curve.keys, crossed=self.crossed)
 
 
 def prompts_of(curves: Sequence[CurveRuns], request: FrontierRequest) -> Prompts:

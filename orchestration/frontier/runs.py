@@ -34,6 +34,11 @@ class CurveRuns:
         return definition_of(self.targets[0].family)
 
     @property
+    def keys(self) -> frozenset[str]:
+        """Keys of generation that its models read."""
+        return self.family.keys_read("generation", self.targets[0].sizes())
+
+    @property
     def label(self) -> str:
         """Its name for people."""
         return curve_label(self.variant, self.family.name)

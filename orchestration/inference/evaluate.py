@@ -47,8 +47,7 @@ class EvaluationRequest:
     represents them by; `held_out_files` are text in place of a run's test split, of which the
     likelihood is measured whole unless `limited`: the number of items was asked for. Unless it was,
     as many texts are judged as MAUVE needs to be compared. `few_shot_tokens` is how many new tokens
-    few-shot tasks make;
-    `unread` names given settings that the model's family does not read.
+    few-shot tasks make; `unread` names given settings that the model's family does not read.
     """
 
     settings: EvaluationSpec

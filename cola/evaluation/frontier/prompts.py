@@ -30,7 +30,7 @@ class Prompts:
             SpecError: it gives none.
         """
         length = texts.rows_NL.shape[1]
-        cuts = range(prompt_tokens, length - new + 1, prompt_tokens)
+        cuts = cuts_of(length, prompt_tokens, new)
         if not cuts or not len(texts.rows_NL):
             raise SpecError(
                 f"generation.max_new_tokens={new} behind prompt_tokens={prompt_tokens}: a sequence "
@@ -41,8 +41,7 @@ class Prompts:
     @property
     def cuts(self) -> range:
         """Where prompts end."""
-        return range(self.prompt_tokens, self.texts.rows_NL.shape[1] - self.new + 1,
-                     self.prompt_tokens)  # fmt: skip
+        return cuts_of(self.texts.rows_NL.shape[1], self.prompt_tokens, self.new)
 
     def prompt(self, number: int) -> list[int]:
         """The tokens of a prompt."""
@@ -62,3 +61,8 @@ class Prompts:
     def lengths(self) -> list[int]:
         """How many tokens each prompt has."""
         return [self.texts.place(number, self.cuts)[1] for number in range(self.count)]
+
+
+def cuts_of(length: int, prompt_tokens: int, new: int) -> range:
+    """Where prompts end in a sequence of that length, with room for `new` tokens behind them."""
+    return range(prompt_tokens, length - new + 1, prompt_tokens)

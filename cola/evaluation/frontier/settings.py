@@ -101,7 +101,7 @@ def neighbours(points: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
         for line in lines.values():
             ordered = sorted(line, key=lambda place: _number(points[place][key]))
             found += list(itertools.pairwise(ordered))
-    return [(a, b) for a, b in found if points[a] != points[b]]
+    return found
 
 
 def _number(value: Any) -> float:

@@ -75,11 +75,11 @@ class BatchSpeedTask:
                 evaluated.model, texts, settings, stream=stream, eos_token_id=None
             )
 
-        if device.type == "cuda":
+        on_gpu = device.type == "cuda"
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
         whole = least_seconds(lambda: generate(new), device)
         first = whole if piece >= new else least_seconds(lambda: generate(piece), device)
-        on_gpu = device.type == "cuda"
         return {
             "seconds": whole,
             "tokens_per_second": len(texts) * new / whole,

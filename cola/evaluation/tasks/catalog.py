@@ -16,7 +16,7 @@ from cola.evaluation.reference_lines import token_frequencies
 from cola.evaluation.tasks.cloze import WORD_TOKENS, ClozeTask, cloze_items
 from cola.evaluation.tasks.likelihood import Amount, LikelihoodTask
 from cola.evaluation.tasks.predictive import PredictiveTask, PromptTexts
-from cola.evaluation.tasks.remainders import MEASURES, by_lengths
+from cola.evaluation.tasks.remainders import by_lengths
 from cola.evaluation.tasks.speed import SpeedTask
 from cola.evaluation.tasks.task import Task
 from cola.evaluation.tasks.text_task import TextTask
@@ -26,6 +26,7 @@ from cola.records import FEW_SHOT_NEW_TOKENS, IN_DOMAIN_TASKS
 from cola.spec import GenerationSpec, LikelihoodSpec
 from cola.spec.data import GeneratedText
 from cola.study import EvaluationSpec
+from cola.study.task_lengths import PROMPTED_TASKS
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def text_task(
     Raises:
         SpecError: when its sequences do not give what the task needs.
     """
-    skips = settings.prompt_remainders if name in MEASURES else 1
+    skips = settings.prompt_remainders if name in PROMPTED_TASKS else 1
     variants = [
         in_domain_task(name, settings, held, seed=seed, judges=judges, skipped=skipped)
         for skipped in range(skips)

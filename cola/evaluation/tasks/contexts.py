@@ -7,7 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from cola.evaluation.clusters import cluster_numbers, clustered_mean
+from cola.evaluation.clusters import (
+    cluster_numbers,
+    clustered_mean,
+    with_error,
+    with_half_interval,
+)
 from cola.evaluation.items import Id
 from cola.evaluation.tasks.likelihood import LikelihoodTask
 from cola.evaluation.tasks.task import Record, TaskResult
@@ -52,15 +57,9 @@ class ContextLikelihoodTask(LikelihoodTask):
             columns[f"nll_from_{start}_to_{stop}"] = nats_BL[:, start:stop].mean(1)
         metrics = dict(result.metrics)
         for name, values_B in columns.items():
-            found = clustered_mean(values_B, clusters_B)
-            metrics[name] = found.mean
-            if not np.isnan(found.standard_error):
-                metrics[f"{name}_error"] = found.standard_error
+            metrics |= with_error(name, clustered_mean(values_B, clusters_B))
         more = clustered_mean(beyond_B - within_B, clusters_B)
-        metrics["nll_more_beyond"] = more.mean
-        low, high = more.interval
-        if not np.isnan(low):
-            metrics["nll_more_beyond_half_interval"] = (high - low) / 2
+        metrics |= with_half_interval("nll_more_beyond", more)
         return replace(result, metrics=metrics)
 
 

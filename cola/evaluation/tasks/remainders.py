@@ -12,7 +12,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from cola.evaluation.clusters import cluster_numbers, clustered_mean
+from cola.evaluation.clusters import (
+    cluster_numbers,
+    clustered_mean,
+    with_error,
+    with_half_interval,
+)
 from cola.evaluation.items import Id
 from cola.evaluation.models.evaluated_model import EvaluatedModel
 from cola.evaluation.tasks.task import Record, Task, TaskResult, digest_of
@@ -126,15 +131,10 @@ def by_remainder(
     metrics: dict[str, float] = {}
     for remainder, values_I in enumerate(sorted_KI):
         found = clustered_mean(values_I, clusters_I)
-        metrics[f"{name}_at_remainder_{remainder}"] = found.mean
-        if not np.isnan(found.standard_error):
-            metrics[f"{name}_at_remainder_{remainder}_error"] = found.standard_error
+        metrics |= with_error(f"{name}_at_remainder_{remainder}", found)
     for divisor in (d for d in range(2, count + 1) if count % d == 0):
         divided = np.arange(count) % divisor == 0
         gain_I = sorted_KI[divided].mean(axis=0) - sorted_KI[~divided].mean(axis=0)
         found = clustered_mean(gain_I, clusters_I)
-        metrics[f"{name}_gain_divisible_by_{divisor}"] = found.mean
-        low, high = found.interval
-        if not np.isnan(low):
-            metrics[f"{name}_gain_divisible_by_{divisor}_half_interval"] = (high - low) / 2
+        metrics |= with_half_interval(f"{name}_gain_divisible_by_{divisor}", found)
     return metrics

@@ -7,7 +7,7 @@ from analysis.plotting.remainders import remainder_table
 METRICS = {
     "eval/cloze/accuracy": 0.5,
     "eval/cloze/accuracy_at_remainder_0": 0.5,
-    "eval/cloze/accuracy_at_remainder_0_error": 0.125,
+    "eval/cloze/accuracy_at_remainder_0_standard_error": 0.125,
     "eval/cloze/accuracy_at_remainder_1": 0.25,
     "eval/cloze/accuracy_gain_divisible_by_2": 0.25,
     "eval/cloze/accuracy_gain_divisible_by_2_half_interval": 0.3,
