@@ -29,6 +29,7 @@ EXPORTED_NLL_TOLERANCE = 1e-3
 IN_DOMAIN_TASKS = (
     "likelihood", "cloze", "predictive", "continuation", "infilling", "unconditional", "speed",
 )  # fmt: skip
+SCENE_ATTRIBUTES = ("place", "colour", "kind", "size", "scene")  # of drawn images and captions
 OWN_TEXT = "own"  # the study's test split, among the texts of `evaluation.held_out`
 
 # Losses of guesses without a model, the worst first, and of the source that generated text is from.

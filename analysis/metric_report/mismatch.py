@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fitting.compare import compare_compute
+from analysis.fitting.compare import compare_compute, ends
 from analysis.fitting.law import Array
 from analysis.metric_report.content import Panel
 from analysis.metric_report.curves import MetricCurve
@@ -47,15 +47,10 @@ class Multiple:
     def text(self) -> str:
         """The number with its interval, for people."""
         if self.value is not None:
-            return f"{times_text(self.value)} times (90% interval {self._ends})"
+            return f"{times_text(self.value)} times (90% interval {interval_text(self)})"
         if np.isfinite(self.high):
             return f"at most {times_text(self.high)} times"
         return f"at least {times_text(self.low)} times" if self.low > 0 else "not bounded"
-
-    @property
-    def _ends(self) -> str:
-        high = times_text(self.high) if np.isfinite(self.high) else "no end"
-        return f"{times_text(self.low)} to {high}"
 
 
 @dataclass(frozen=True)
@@ -91,9 +86,7 @@ class Mismatch:
     @property
     def _ratio(self) -> str:
         if self.value is not None:
-            high = times_text(self.high) if np.isfinite(self.high) else "no end"
-            interval = f"90% interval {times_text(self.low)} to {high}"
-            return f"a ratio of {times_text(self.value)} ({interval})"
+            return f"a ratio of {times_text(self.value)} (90% interval {interval_text(self)})"
         if self.low > 0:
             return f"a ratio of at least {times_text(self.low)}"
         if np.isfinite(self.high):
@@ -224,8 +217,11 @@ def _needs(quantity: Quantity, better: MetricCurve, worse: MetricCurve) -> str:
 
 def _ends(draws: Array) -> tuple[float, float]:
     """90% interval of ratios that may be infinite; open where over a tenth are not known."""
-    known = draws[~np.isnan(draws)]
-    if not len(known) or len(known) < 0.9 * len(draws):
-        return 0.0, float("inf")
-    low, high = np.quantile(known, [TAIL, 1 - TAIL], method="inverted_cdf")
-    return float(low), float(high)
+    low, high = ends(draws, LEVEL)
+    return (0.0, float("inf")) if np.isnan(low) else (low, high)
+
+
+def interval_text(found: Multiple | Mismatch) -> str:
+    """An interval, whose upper end may be open."""
+    high = times_text(found.high) if np.isfinite(found.high) else "no end"
+    return f"{times_text(found.low)} to {high}"

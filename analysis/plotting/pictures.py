@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.plotting.page_table import Column, Table, table
-from cola.records import Metric
+from cola.records import SCENE_ATTRIBUTES, Metric
 
 EXPLANATION = (
     "Of held-out captions and images, attribute by attribute: place counts the quarters of an "
@@ -24,20 +24,19 @@ MEASURED = {
     "judge": "true images, read by the classifier",
     "chance": "another caption's scene",
 }
-ATTRIBUTES = ("place", "colour", "kind", "size", "scene")
 
 
 def accuracy_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table | None:
     """Rows for each (name of a run, metrics by their names in MLflow) of texts and images; None
     where there is none."""
     cells = [
-        {"name": name, "what": label} | {a: shown(found, measured, a) for a in ATTRIBUTES}
+        {"name": name, "what": label} | {a: shown(found, measured, a) for a in SCENE_ATTRIBUTES}
         for name, found in rows
         for measured, label in MEASURED.items()
         if value_of(found, measured, "scene") is not None
     ]
     columns = [Column("name", "run"), Column("what", "of")]
-    return table([*columns, *(Column(name, name) for name in ATTRIBUTES)], cells)
+    return table([*columns, *(Column(name, name) for name in SCENE_ATTRIBUTES)], cells)
 
 
 def value_of(found: Mapping[str, Any], measured: str, attribute: str) -> float | None:

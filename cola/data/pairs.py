@@ -4,20 +4,20 @@ them the image's bytes. Whoever reads tokens alone reads the same texts in the s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from cola.data.corpus_files import PATHS, CorpusFile, list_files
+from cola.data.corpus_files import PATHS, CorpusFile, listing_of
 from cola.data.documents import file_rows
 from cola.errors import SpecError, one_line
 from cola.image_captions.drawing import pair_of
 from cola.image_captions.scenes import caption_of, scene_of
 from cola.spec import DataSpec
-from cola.spec.data import GeneratedPairs, ImagePairs, LocalFiles, Pairs
+from cola.spec.data import GeneratedPairs, ImagePairs, Pairs
 
 TABLES = ("json-lines", "json", "csv", "tsv")
 
@@ -48,35 +48,41 @@ def captions(corpus: Pairs) -> Iterator[str]:
         yield from (pair.text for pair in pair_files(corpus))
 
 
-def image_of(corpus: Pairs, number: int) -> np.ndarray:
-    """The image of the pair of that number, (channels, height, width) uint8.
+def images_of(corpus: Pairs) -> Callable[[int], np.ndarray]:
+    """A function that gives the image of the pair of a number, (channels, height, width) uint8; it
+    raises a SpecError where a file is no image, or one of another size or other channels.
 
     Raises:
-        SpecError: its file is no image, or one of another size or other channels.
+        SpecError: see `captions`.
     """
     if isinstance(corpus, GeneratedPairs):
-        return pair_of(corpus, number)[1]
-    return read_image(pair_files(corpus)[number], corpus.image_size)
+        return lambda number: pair_of(corpus, number)[1]
+    pairs, size = pair_files(corpus), corpus.image_size
+    return lambda number: read_image(pairs[number], size)
 
 
 def as_row(
-    spec: DataSpec, document: int, ids: np.ndarray, lengths: np.ndarray, *, eos: int
+    spec: DataSpec,
+    document: int,
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    image: np.ndarray,
+    eos: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A pair's row and the bytes of text of each of its numbers, (`row_length`,) each.
 
     ids: the caption's tokens, and behind them an end of text.
 
     Raises:
-        SpecError: the caption does not fit a sequence, or see `image_of`.
+        SpecError: the caption does not fit a sequence.
     """
-    assert isinstance(spec.corpus, Pairs)
     if len(ids) > spec.sequence_length:
         raise SpecError(
             f"data.sequence_length={spec.sequence_length}: caption {document} has {len(ids)} "
             "tokens with its end, and a pair is a sequence; give a longer sequence_length, or a "
             "tokenizer with more entries"
         )
-    image = image_of(spec.corpus, document)
     filler = np.full(spec.sequence_length - len(ids), eos, dtype=ids.dtype)
     row = np.concatenate([ids, filler, image.ravel().astype(ids.dtype)])
     return row, np.pad(lengths, (0, len(row) - len(lengths)))
@@ -88,7 +94,7 @@ def tables_of(corpus: ImagePairs) -> list[CorpusFile]:
     Raises:
         SpecError: there are none, or they are of another form.
     """
-    files = list(list_files(LocalFiles(paths=corpus.paths, text_field=corpus.text_field)).files)
+    files = list(listing_of(corpus.paths, PATHS).files)
     for file in files:
         if file.format not in TABLES:
             raise SpecError(

@@ -21,7 +21,7 @@ from cola.data.fingerprint import FORMAT_VERSION, source_fingerprint
 from cola.data.held_out import HELD_OUT, HeldOutText
 from cola.data.hub import pinned
 from cola.data.packed import PackedTokens, PackedWriter
-from cola.data.pairs import as_row, row_length
+from cola.data.pairs import as_row, images_of, row_length
 from cola.data.sides import SplitPiece, split_pieces, split_threshold
 from cola.data.sources import ReadCounts
 from cola.data.summary import corpus_listing, summary_of
@@ -37,7 +37,14 @@ from cola.errors import SpecError, StorageError
 from cola.files import file_lock
 from cola.hidden_topics.truth import entropy_rate
 from cola.spec import DataSpec
-from cola.spec.data import GeneratedPairs, GeneratedText, PythonStdlib, SymbolTokens, TrainedBPE
+from cola.spec.data import (
+    GeneratedPairs,
+    GeneratedText,
+    Pairs,
+    PythonStdlib,
+    SymbolTokens,
+    TrainedBPE,
+)
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +304,7 @@ def _pack(
     """
     encoder, eos, row = Encoder(tokenizer), tokenizer.eos_token_id, row_length(spec)
     train, pieces = PackedWriter(folder, "train", row, dtype), 0
+    image = images_of(spec.corpus) if isinstance(spec.corpus, Pairs) else None
     with train, HeldOutText(folder) as held_out:
         for batch in batches:
             for piece, (ids, lengths) in zip(
@@ -304,8 +312,9 @@ def _pack(
             ):
                 if piece.ends:
                     ids, lengths = np.append(ids, eos), np.append(lengths, 0)
-                if spec.image_shape is not None:
-                    ids, lengths = as_row(spec, piece.document, ids, lengths, eos=eos)
+                if image is not None:
+                    drawn = image(piece.document)
+                    ids, lengths = as_row(spec, piece.document, ids, lengths, image=drawn, eos=eos)
                 if piece.held_out:
                     held_out.append(ids, lengths, piece.document, ends=piece.ends)
                 else:

@@ -28,7 +28,7 @@ def long_rows(spec: DataSpec, data: PreparedData, length: int, *, sequences: int
     finished models are scored as possible.
 
     They are packed as in training, so that one may hold several documents. The corpus is read once
-    more for them, and they are kept beside it.
+    more for each length, and they are kept beside it.
 
     Raises:
         SpecError: the split has no such sequence, or the corpus changed since it was prepared.

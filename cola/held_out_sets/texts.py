@@ -117,7 +117,7 @@ def text_rows(
         _check_content(name, text, fingerprint)
         return _cut(name, text, data, sequences=sequences)
 
-    return kept_rows(data, [fingerprint, sequences], cut)
+    return kept_rows(data, [name, fingerprint, sequences], cut)
 
 
 def kept_rows(data: PreparedData, parts: list[str | int], cut: Callable[[], TextRows]) -> TextRows:

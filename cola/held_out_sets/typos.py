@@ -13,11 +13,12 @@ REPLACE, SWAP, INSERT, DELETE = range(4)
 
 
 def mistyped(text: str, rate: float, random: np.random.Generator) -> str:
-    """The text with errors at a share `rate` of its letters and digits.
+    """The text with errors drawn at a share `rate` of its letters and digits.
 
-    An error is, each as often, another one in its place, swapped with the next one, another one
-    before it, or left out; the latter only makes up for one that was put in before, so that no text
-    gets shorter, and is one that is put in elsewhere. Others are drawn from the text's own letters
+    An error is one in its place, swapped with the next one, one put in before it, or left out. What
+    is swapped with no letter has one in its place, and what is left out makes up for one that was
+    put in before, so that no text gets shorter; else one is put in. A letter may be drawn in its
+    own place. Others are drawn from the text's own letters
     and digits, as frequent as they are there: whatever its language, it stays in its alphabet.
     """
     alphabet = [character for character in text if character.isalnum()]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cola.image_captions.scenes import QUARTERS, Scene, Thing
-
-ATTRIBUTES = ("place", "colour", "kind", "size", "scene")
+from cola.records import SCENE_ATTRIBUTES
 
 
 def accuracies(pairs: Iterable[tuple[Scene, Scene | None]]) -> dict[str, float]:
@@ -16,7 +15,7 @@ def accuracies(pairs: Iterable[tuple[Scene, Scene | None]]) -> dict[str, float]:
     place: quarters that are taken or empty as in the truth; colour, kind and size: of the true
     things (sizes of shapes alone), those whose quarter has a thing with the same; scene: all of it.
     """
-    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    right: dict[str, list[bool]] = {name: [] for name in SCENE_ATTRIBUTES}
     for truth, made in pairs:
         true_of, made_of = things_of(truth), things_of(made or ())
         right["place"] += [

@@ -73,7 +73,7 @@ def collapse_reason(
     if any(reason is None for reason in reasons):
         return None
     reason = f"latents collapsed at {PATIENCE} consecutive points: {reasons[-1]}"
-    if vae.log_snr is None and stage2.gradient_mode in ("joint", "scratch"):
+    if vae.log_snr is None and stage2.reaches_latents:
         settled = settled_log_snr(vae, scaling_factor, stage1=stage1, stage2=stage2)
         reason += f"; without a reference the weights of the loss settle logSNR at {settled:.1f}"
     return reason

@@ -72,7 +72,7 @@ def joint_loss(
         terms, posterior, z0 = vae_terms(model.vae, stage1, tokens_BL, draws=draws, whole_text=True)
         loss = stage2.lambda_vae * _vae_part(model, stage1, terms, posterior=posterior, z0=z0)
     z0 = model.to_dit(z0)
-    if stage2.gradient_mode not in ("joint", "scratch"):
+    if not stage2.reaches_latents:
         z0 = z0.detach()
     found = prior.loss(z0, draws)
     terms |= found.terms

@@ -6,7 +6,7 @@ Shapes: B batch, n latents, d latent width, b blocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -36,7 +36,7 @@ class PriorLoss:
 
     value: Tensor
     terms: dict[str, Tensor]
-    added: Tensor | float = field(default=0.0)
+    added: Tensor | float = 0.0
 
 
 class PriorTraining(Protocol):

@@ -247,6 +247,11 @@ class JointObjective(FlowSpec):
             return (step + 1) % self.vae_interval == 0
         return self.gradient_mode != "frozen_vae"
 
+    @property
+    def reaches_latents(self) -> bool:
+        """Whether the prior's loss reaches the VAE."""
+        return self.gradient_mode in ("joint", "scratch")
+
     def fm_weight(self, latent_dim: int) -> float:
         """Weight of the flow-matching loss of a mean dimension."""
         return self.lambda_fm * (latent_dim if self.lambda_fm_per == "latent" else 1)

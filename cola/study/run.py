@@ -149,6 +149,20 @@ class EvaluationSpec(Spec):
         """Sequences of each further text that measurements ask for."""
         return max(self.validation_sequences, self.predictive_prompts)
 
+    @property
+    def likelihoods(self) -> list[str]:
+        """The keys that ask for a likelihood."""
+        asked = {
+            "tasks: likelihood": "likelihood" in self.tasks,
+            "held_out": bool(self.held_out),
+            "context_lengths": bool(self.context_lengths),
+        }
+        return [key for key, given in asked.items() if given]
+
+    def context_sequences(self, length: int, trained: int) -> int:
+        """Sequences of a longer length that measurements ask for."""
+        return max(self.sequences_of(length, trained), self.task_items)
+
     def sequences_of(self, length: int, trained: int) -> int:
         """Sequences of a longer length whose likelihood is measured: as many tokens as of the
         validation sequences, at least one."""

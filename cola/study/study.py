@@ -361,9 +361,13 @@ class StudySpec(Spec):
                 f"must fit data.sequence_length={length}"
             )
         check_tasks_fit(self.evaluation, length)
-        if "likelihood" in self.evaluation.tasks:
-            asked = self.evaluation.likelihood
-            check_likelihood(self.families, asked, "evaluation.tasks: likelihood")
+        if self.data.image_shape is not None and self.evaluation.context_lengths:
+            raise ValueError(
+                "evaluation.context_lengths: is for text alone, and data.corpus has a pair with an "
+                "image in each sequence; leave it out"
+            )
+        for key in self.evaluation.likelihoods:
+            check_likelihood(self.families, self.evaluation.likelihood, f"evaluation.{key}")
         for name, settings in self.families.items():
             check_images(name, settings, self.data)
             multiple, keys = definition_of(settings.family).sequence_multiple(settings)

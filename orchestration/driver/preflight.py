@@ -68,12 +68,11 @@ def held_out_texts(study: StudySpec, data: PreparedData) -> list[str]:
     Raises:
         SpecError: a text cannot be read, has too little, or is what the study trains on.
     """
-    texts = study.evaluation.held_out
+    settings, trained = study.evaluation, study.data.sequence_length
+    texts, sequences = settings.held_out, settings.held_out_sequences
     check_apart(study.data, texts)
-    sequences = study.evaluation.held_out_sequences
     found = prepare_texts(texts, fingerprints_of(texts), data=data, sequences=sequences)
-    settings = study.evaluation
     for length in settings.context_lengths:
-        count = max(settings.sequences_of(length, study.data.sequence_length), settings.task_items)
+        count = settings.context_sequences(length, trained)
         long_rows(study.data, data, length, sequences=count)
     return [note for rows in found.values() for note in rows.notes]

@@ -56,7 +56,8 @@ def context_tasks(run: RunSpec, data: PreparedData, length: int) -> tuple[Task, 
     """Likelihood of longer sequences, and the continuation at their end."""
     settings, trained = run.evaluation, run.data.sequence_length
     count = settings.sequences_of(length, trained)
-    text = long_rows(run.data, data, length, sequences=max(count, settings.task_items))
+    asked = settings.context_sequences(length, trained)
+    text = long_rows(run.data, data, length, sequences=asked)
     likelihood = ContextLikelihoodTask(
         text.rows_NL[:count],
         text.bytes_N[:count],

@@ -154,7 +154,7 @@ class ColaFamily(LatentFamily):
 
     def measurements(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, Tensor]:
         """See `Family.measurements`: of a generator its energy score, and the distortion."""
-        return {} if not isinstance(model.dit, DriftingDiT) else measured(model, tokens_BL, stream)
+        return measured(model, tokens_BL, stream) if isinstance(model.dit, DriftingDiT) else {}
 
     def diagnostics(self, model: ColaDLM, tokens_BL: Tensor, stream: Stream) -> dict[str, float]:
         """See `Family.diagnostics`: what the latents are like, and of a flow, which has a loss at

@@ -15,8 +15,6 @@ UNREAD = {
     "mixture": (*TIMES, "prompt_block_probability", "drift_samples"),
     "drifting": TIMES,
 }
-# Gradient modes in which the prior's loss reaches the latents, which is known of a flow alone.
-REACHING = ("joint", "scratch")
 # Keys of generation by which a flow is integrated.
 INTEGRATION = frozenset(ONE_PASS)
 # Keys of likelihood that kinds read which solve nothing.
@@ -44,7 +42,7 @@ def check_prior(prior: PriorSpec, stage2: JointObjective) -> None:
                 f"objective.stage2.{key}={shown} has no effect with prior.kind={prior.kind}; "
                 "leave it out"
             )
-    if not isinstance(prior, FlowPrior) and stage2.gradient_mode in REACHING:
+    if not isinstance(prior, FlowPrior) and stage2.reaches_latents:
         raise ValueError(
             f"objective.stage2.gradient_mode={stage2.gradient_mode} is a flow's: the loss of "
             f"prior.kind={prior.kind} does not reach the latents; use detach_target, interval or "

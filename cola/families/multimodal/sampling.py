@@ -44,7 +44,7 @@ def describe_images(
     model: PairModel, images: Tensor, length: int, *, settings: GenerationSpec, stream: Stream
 ) -> Tensor:
     """`length` tokens behind each image, (B, L), whole blocks; what stands behind an end of text is
-    no part of it."""
+    no part of it. A repetition penalty has no effect."""
     latents_Bnd = model.image_latents(images)
     rows, before = len(images), latents_Bnd.shape[1]
     cache = model.dit.new_cache(rows, before + length, latents_Bnd)

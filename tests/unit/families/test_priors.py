@@ -208,9 +208,10 @@ def test_what_needs_a_likelihood_is_refused_before_anything_is_trained(
 ) -> None:
     families = {"ar": {}, "cola": {**SMALL, "prior": {"kind": "drifting"}}}
     study = tiny_study | {"families": families}
-    asked = tiny_study["evaluation"] | {"tasks": ["likelihood"]}
-    with pytest.raises(SpecError, match=r"families\.cola has none.*task predictive"):
-        StudySpec.parse(study | {"evaluation": asked})
+    typos = {"typos": {"source": "perturbed"}}
+    for asked in ({"tasks": ["likelihood"]}, {"held_out": typos}, {"context_lengths": [128]}):
+        with pytest.raises(SpecError, match=r"families\.cola has none.*task predictive"):
+            StudySpec.parse(study | {"evaluation": tiny_study["evaluation"] | asked})
     with pytest.raises(SpecError, match=f"{Metric.NLL} needs a likelihood, and families.cola"):
         check_ranked([Metric.NLL], StudySpec.parse(study))
     check_ranked(["continuation/token_accuracy"], StudySpec.parse(study))

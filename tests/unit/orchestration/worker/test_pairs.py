@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from cola.image_captions.agreement import ATTRIBUTES
 from cola.image_captions.scenes import scene_in
-from cola.records import Metric
+from cola.records import SCENE_ATTRIBUTES, Metric
 from orchestration.state.journal import JournalReader
 from orchestration.state.paths import RunFolder
 from tests.unit.orchestration.worker.test_finish import ended
@@ -45,7 +44,7 @@ def test_a_run_draws_images_and_writes_captions_for_the_report(
     for line in JournalReader(RunFolder(run.folder).journal).new_lines():
         values |= line.values
     for name in ("image", "caption", "judge", "chance"):
-        measured = [values[Metric.diagnostic(f"{name}_accuracy/{a}")] for a in ATTRIBUTES]
+        measured = [values[Metric.diagnostic(f"{name}_accuracy/{a}")] for a in SCENE_ATTRIBUTES]
         assert all(0 <= value <= 1 for value in measured)
     assert values[Metric.diagnostic("judge_accuracy/colour")] > 0.9
     assert values[Metric.diagnostic("chance_accuracy/scene")] < 0.5
